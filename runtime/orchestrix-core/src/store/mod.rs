@@ -1,0 +1,162 @@
+//! The port that every event store fills.
+//!
+//! A store keeps the log, snapshots, checkpoints, ownership of shards and the list of quarantined aggregates.
+//! Its obligations stand on [`EventStore`]; the conformance suite in `orchestrix-testkit` has a check for each, with
+//! the same words. Futures are boxed, so that a store is one object behind an `Arc`.
+
+mod error;
+mod record;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use error::{ClaimError, ReadError, Source, WriteError};
+pub use record::{
+    Batch, Claim, Commit, CommitOutcome, Direction, Loaded, NewEvent, QuarantineRecord, Receipt,
+    RecordedEvent, SnapshotOutcome, SnapshotRecord, SnapshotWrite, StoreInfo, StoreStats, StreamRange,
+};
+
+use crate::checkpoint::Checkpoint;
+use crate::shard::ShardId;
+use crate::stream::StreamId;
+use crate::version::{Epoch, Incarnation, Seq, Version};
+
+/// A future that a store returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keeps the log and what belongs to it.
+///
+/// # Obligations
+///
+/// **Append**
+/// 1. A commit's events are stored together or not at all, also when the process or the machine dies.
+/// 2. `Committed` is answered only when the events are durable (as durable as [`StoreInfo::durable`] says).
+/// 3. Versions of a stream are 1..n without a hole: a commit whose `expected` is not the stream's version is a
+///    `Conflict` and stores nothing.
+/// 4. Each event gets the next seq of its shard: dense, and visible to a reader in that order only.
+/// 5. A commit is stored only under the shard's current epoch *and* incarnation; otherwise it is `Fenced`.
+/// 6. One bad commit does not fail its neighbours in the batch, unless they build on it.
+/// 7. `Conflict`, `Fenced` and `Unavailable` mean that the commit is not stored and never will be.
+///    Whatever cannot promise that is `Unknown`.
+/// 8. Commits of one stream in one batch take effect in their order.
+///
+/// **Claim**
+/// 9. A claim raises the epoch of each shard by one. When it returns, no append of an older epoch can take effect any
+///    more, also none that was in flight; what a read then finds is final.
+///
+/// **Read**
+/// 10. A read sees every commit that was answered before the read began, and never part of a commit.
+///
+/// **Snapshots, checkpoints**
+/// 11. They are fenced as appends are. A snapshot never replaces one of a higher version.
+///
+/// **All**
+/// 12. A future that is dropped leaves the store usable; the operation may or may not take effect.
+/// 13. Every method may be called from many tasks at once.
+pub trait EventStore: Send + Sync + 'static {
+    /// Describes the store. The answer does not change while the store is open.
+    fn info(&self) -> StoreInfo;
+
+    /// Takes ownership of shards for one run of a node and returns their new epochs and heads, in the order asked for.
+    fn claim<'a>(
+        &'a self,
+        shards: &'a [ShardId],
+        owner: Incarnation,
+    ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>>;
+
+    /// Appends commits of many streams and shards and answers for each, in the order of the batch.
+    fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>>;
+
+    /// Tells whether the owner still holds each of the shards at the epoch given, by asking where ownership is kept.
+    fn confirm<'a>(
+        &'a self,
+        owner: Incarnation,
+        shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, ReadError>>;
+
+    /// Reads what an activation needs in one go: the snapshot, up to `events_max` events after it, the stream's
+    /// version, and whether it is quarantined.
+    fn load<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        events_max: usize,
+    ) -> BoxFuture<'a, Result<Loaded, ReadError>>;
+
+    /// Loads many streams; the answers come in the order asked for. Stores that can do it in one query override it.
+    fn load_many<'a>(
+        &'a self,
+        streams: &'a [StreamId],
+        events_max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Loaded>, ReadError>> {
+        Box::pin(async move {
+            let mut loaded = Vec::with_capacity(streams.len());
+            for stream in streams {
+                loaded.push(self.load(stream, events_max).await?);
+            }
+            Ok(loaded)
+        })
+    }
+
+    /// Reads part of a stream, forwards or backwards. A stream without events gives an empty answer.
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        range: StreamRange,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, ReadError>>;
+
+    /// Reads up to `limit` events of a shard after a seq, in order.
+    fn read_shard(
+        &self,
+        shard: ShardId,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, ReadError>>;
+
+    /// Lists the streams of a type in the order of their ids (bytewise), after `after_id`, with their versions.
+    fn list_streams<'a>(
+        &'a self,
+        aggregate_type: &'a str,
+        after_id: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(StreamId, Version)>, ReadError>>;
+
+    /// Saves snapshots and answers for each, in order.
+    fn save_snapshots(
+        &self,
+        owner: Incarnation,
+        snapshots: Vec<SnapshotWrite>,
+    ) -> BoxFuture<'_, Result<Vec<SnapshotOutcome>, WriteError>>;
+
+    /// Deletes the snapshot of a stream, if there is one.
+    fn delete_snapshot<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, Result<(), WriteError>>;
+
+    /// Returns how far a consumer has come; an unknown consumer has seen nothing.
+    fn checkpoint<'a>(&'a self, consumer: &'a str) -> BoxFuture<'a, Result<Checkpoint, ReadError>>;
+
+    /// Moves a consumer forward in one shard, under the shard's epoch; `false` when fenced. A step back is ignored.
+    fn save_checkpoint<'a>(
+        &'a self,
+        consumer: &'a str,
+        owner: Incarnation,
+        claim: (ShardId, Epoch),
+        seq: Seq,
+    ) -> BoxFuture<'a, Result<bool, WriteError>>;
+
+    /// Marks an aggregate as quarantined; a second mark replaces the first.
+    fn quarantine(&self, record: QuarantineRecord) -> BoxFuture<'_, Result<(), WriteError>>;
+
+    /// Lifts a quarantine; `false` when there was none.
+    fn release<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, Result<bool, WriteError>>;
+
+    /// Lists the quarantined aggregates, the longest-standing first, up to `limit`.
+    fn quarantined(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QuarantineRecord>, ReadError>>;
+
+    /// Asks the store for a sign of life that goes through everything an append needs, short of writing events.
+    fn ping(&self) -> BoxFuture<'_, Result<(), ReadError>>;
+
+    /// Counts what is stored. It may scan an index; it is for people, not for the path of a command.
+    fn stats(&self) -> BoxFuture<'_, Result<StoreStats, ReadError>>;
+
+    /// Finishes what is under way and lets go of files and connections. Later calls answer `Unavailable`.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

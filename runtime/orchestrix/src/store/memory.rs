@@ -1,0 +1,5 @@
+//! The in-memory store: the reference.
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct Memory;

@@ -1,0 +1,12 @@
+//! The event stores. Each passes the conformance suite of `orchestrix-testkit`; a line in `tests/it/` runs it.
+//!
+//! | store | for | durable | processes |
+//! |---|---|---|---|
+//! | [`Memory`] | tests, trying things out | no | one |
+//! | [`Sqlite`] | services on one machine | yes | one at a time |
+
+mod memory;
+mod sqlite;
+
+pub use memory::Memory;
+pub use sqlite::Sqlite;

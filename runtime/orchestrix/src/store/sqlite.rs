@@ -1,0 +1,5 @@
+//! The embedded store.
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct Sqlite;
