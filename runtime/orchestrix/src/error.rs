@@ -1,0 +1,223 @@
+//! What a caller hears when a command, a read or a save did not simply succeed.
+//!
+//! Three outcomes besides *done* exist, and the types keep them apart: *refused* (the domain said no; certainly no
+//! effect, ever), *not attempted* (the runtime said no; certainly no effect), *unknown* (a retry with the same command
+//! id resolves it). Every variant names its cause, its effect and how to handle it.
+
+use std::time::Duration;
+
+use orchestrix_core::store::{ClaimError, ReadError};
+use orchestrix_core::{CommandId, EncodeError, StreamId, Version};
+
+/// A command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError<R> {
+    /// The aggregate refused. Nothing was stored and nothing will be. Handling: tell the user.
+    #[error(transparent)]
+    Refused(R),
+    /// The runtime did not let the command take effect. Nothing was stored and nothing will be.
+    #[error(transparent)]
+    NotAttempted(#[from] NotAttempted),
+    /// Nobody knows whether the command took effect. Handling: send it again with the same id.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// Why a command or a read has had no effect and never will have. A retry is safe in every case.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAttempted {
+    /// A bound was hit. Handling: wait for `retry_after`, then send it again.
+    #[error("{what} is full at {limit}; try again in {} ms", retry_after.as_millis())]
+    Overloaded {
+        /// Which bound, for instance `the node's commands in flight`.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+        /// When a retry has a chance.
+        retry_after: Duration,
+    },
+    /// The deadline passed before the aggregate looked at the command. Handling: send it again, or give up.
+    #[error("the deadline passed before the command was looked at")]
+    DeadlineExceeded,
+    /// The store does not answer, or the shard has another owner. Handling: send it again later.
+    #[error("not available: {reason}")]
+    Unavailable {
+        /// What the store said.
+        reason: std::sync::Arc<str>,
+    },
+    /// The node is stopping. Handling: send it to another node, or after the restart.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// The id was used for another command, or for another body, on this aggregate. Handling: use a fresh id.
+    #[error("command id {command_id} was used on {stream} for another command or body")]
+    IdReused {
+        /// The id.
+        command_id: CommandId,
+        /// The aggregate that remembers it.
+        stream: StreamId,
+    },
+    /// The id is older than the aggregate's memory, so nobody can tell whether the command was done before.
+    /// Handling: look at the aggregate; if the command was not done, send it with a fresh id.
+    #[error("command id {command_id} is older than {stream} remembers")]
+    IdExpired {
+        /// The id.
+        command_id: CommandId,
+        /// The aggregate.
+        stream: StreamId,
+    },
+    /// The aggregate is quarantined: its events or its code made it fail. Handling: `quarantine list`, mend, `quarantine release`.
+    #[error("{stream} is quarantined: {reason}")]
+    Quarantined {
+        /// The aggregate.
+        stream: StreamId,
+        /// What happened.
+        reason: std::sync::Arc<str>,
+    },
+    /// The id of the aggregate cannot be stored. Handling: correct it.
+    #[error("{problem}")]
+    InvalidId {
+        /// What is wrong with it.
+        problem: std::sync::Arc<str>,
+    },
+    /// The command, one of its events or its reply has no stored form. Handling: mend the type.
+    #[error("{reason}")]
+    Unencodable {
+        /// The encoder's words.
+        reason: std::sync::Arc<str>,
+    },
+}
+
+impl NotAttempted {
+    /// Returns the kind as a label: a closed set of words for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable { .. } => "unavailable",
+            Self::ShuttingDown => "shutting_down",
+            Self::IdReused { .. } => "id_reused",
+            Self::IdExpired { .. } => "id_expired",
+            Self::Quarantined { .. } => "quarantined",
+            Self::InvalidId { .. } => "invalid_id",
+            Self::Unencodable { .. } => "unencodable",
+        }
+    }
+
+    pub(crate) fn unavailable(reason: impl Into<std::sync::Arc<str>>) -> Self {
+        Self::Unavailable { reason: reason.into() }
+    }
+}
+
+impl From<EncodeError> for NotAttempted {
+    fn from(error: EncodeError) -> Self {
+        Self::Unencodable { reason: error.to_string().into() }
+    }
+}
+
+impl From<ReadError> for NotAttempted {
+    fn from(error: ReadError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+/// Nobody knows whether the command took effect. Send it again with the same id: the answer is then the first one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the outcome of command {command_id} is unknown ({reason}); send it again with the same id")]
+pub struct Unknown {
+    /// The id to retry with.
+    pub command_id: CommandId,
+    /// What is known about the cause.
+    pub reason: std::sync::Arc<str>,
+}
+
+/// Events were not saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SaveError {
+    /// The aggregate is at another version than expected. Nothing was stored. Handling: load again, decide again.
+    #[error("{stream} is at version {actual}, not at {expected}")]
+    Conflict {
+        /// The aggregate.
+        stream: StreamId,
+        /// The version that the caller expected.
+        expected: Version,
+        /// The version that the aggregate has.
+        actual: Version,
+    },
+    /// The runtime did not let the save take effect. Nothing was stored and nothing will be.
+    #[error(transparent)]
+    NotAttempted(#[from] NotAttempted),
+    /// Nobody knows whether the events were stored. Handling: save again with the same command id.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// A look at history failed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The store could not be read. Handling: try again later.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A stored event cannot be understood. Handling: run a release that knows it.
+    #[error("{stream} version {version}: {source}")]
+    Decode {
+        /// The aggregate.
+        stream: StreamId,
+        /// The place of the event.
+        version: Version,
+        /// What is wrong with it.
+        source: orchestrix_core::DecodeError,
+    },
+    /// The aggregate has not reached that version. Handling: ask for at most `actual`.
+    #[error("{stream} is at version {actual}; version {wanted} does not exist yet")]
+    FutureVersion {
+        /// The aggregate.
+        stream: StreamId,
+        /// The version asked for.
+        wanted: Version,
+        /// The version that it has.
+        actual: Version,
+    },
+    /// The aggregate's code panicked on its own events. Handling: mend `apply`.
+    #[error("{stream}: apply panicked at version {version}: {message}")]
+    Panicked {
+        /// The aggregate.
+        stream: StreamId,
+        /// The place of the event.
+        version: Version,
+        /// The panic's words.
+        message: String,
+    },
+}
+
+/// A node did not start. It holds nothing: shards that it claimed are free for the next start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is out of its range. Handling: correct the setting that is named.
+    #[error("{0}")]
+    Settings(#[from] crate::settings::InvalidSetting),
+    /// No store was given to the builder. Handling: call `store(...)`.
+    #[error("no store was given; call `.store(...)` on the builder")]
+    NoStore,
+    /// Two registrations share one name. Handling: rename one; names in the log are unique.
+    #[error("the aggregate type {name:?} is registered twice: as {first} and as {second}")]
+    DuplicateType {
+        /// The name.
+        name: &'static str,
+        /// The Rust type that was registered first.
+        first: &'static str,
+        /// The Rust type that was registered second.
+        second: &'static str,
+    },
+    /// The store could not be opened. Handling: see the cause.
+    #[error("the store could not be opened: {0}")]
+    Open(#[source] orchestrix_core::store::Source),
+    /// The shards could not be claimed. Handling: see the cause.
+    #[error("the shards could not be claimed: {0}")]
+    Claim(#[from] ClaimError),
+    /// An arbiter thread could not be started. Handling: raise the limit of threads.
+    #[error("an arbiter thread could not be started: {0}")]
+    Thread(String),
+}
