@@ -1,5 +1,6 @@
 //! A runtime in which every aggregate is an actor that makes its events durable before it replies.
 
+pub mod bus;
 pub mod error;
 pub mod node;
 pub mod settings;

@@ -1,0 +1,3 @@
+//! How committed events leave the system.
+
+pub mod cloudevent;
