@@ -1,5 +1,0 @@
-//! The in-memory store: the reference.
-
-/// Placeholder.
-#[derive(Debug)]
-pub struct Memory;

@@ -1,0 +1,308 @@
+//! The in-memory store: the reference that says, in the fewest lines, what a store is.
+//!
+//! It keeps every obligation of [`EventStore`] except that nothing survives the process: [`StoreInfo::durable`] is
+//! `false`. All that belongs to a shard (ownership, log, streams, snapshots, checkpoints, quarantine) stands in one
+//! [`Shard`] behind one lock, so that each fence is checked and each commit is stored under the same lock. No lock is
+//! held across an `.await`, and no two locks are held at once.
+
+mod hash;
+mod log;
+mod shard;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use orchestrix_core::store::{
+    Batch, BoxFuture, Claim, ClaimError, Commit, CommitOutcome, EventStore, Loaded, QuarantineRecord,
+    ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+};
+use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Version};
+
+use shard::Shard;
+
+/// How many appends are worth carrying at once: an append never waits, so a second lane would only add hand-overs.
+const LANES: usize = 1;
+
+/// The most events that one append should carry: enough to spread its fixed cost, few enough to stay under a
+/// millisecond on the caller's thread.
+const BATCH_EVENTS_MAX: usize = 1_024;
+
+/// Keeps everything in memory, for tests and for trying things out.
+///
+/// A clone is a second handle on the same data, open even when the first is closed: that is how a test "restarts" a
+/// node. Every future is ready when it is first polled.
+///
+/// ```
+/// # use orchestrix::store::Memory;
+/// use orchestrix_core::{EventStore, Incarnation, ShardCount, ShardId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Memory::with_shards(ShardCount::new(4).ok_or("1 to 4,096")?);
+/// let claims = store.claim(&[ShardId::new(3)], Incarnation::fresh()).await?;
+/// assert_eq!(claims[0].epoch.get(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Memory {
+    shards: Arc<[Mutex<Shard>]>,
+    shard_count: ShardCount,
+    /// Belongs to the handle, not to the data.
+    closed: AtomicBool,
+}
+
+impl Memory {
+    /// Makes an empty store with the default number of shards.
+    pub fn new() -> Self {
+        Self::with_shards(ShardCount::DEFAULT)
+    }
+
+    /// Makes an empty store with this many shards.
+    pub fn with_shards(shard_count: ShardCount) -> Self {
+        let shards = shard_count.all().map(|shard| Mutex::new(Shard::new(shard))).collect();
+        Self { shards, shard_count, closed: AtomicBool::new(false) }
+    }
+
+    /// Locks one shard.
+    fn shard(&self, shard: ShardId) -> Result<MutexGuard<'_, Shard>, Refused> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Refused::Closed);
+        }
+        match self.shards.get(shard.get() as usize) {
+            Some(lock) => Ok(lock.lock().expect("nothing panics under this lock")),
+            None => Err(Refused::NoSuchShard { shard, count: self.shard_count.get() }),
+        }
+    }
+
+    fn shard_of(&self, stream: &StreamId) -> Result<MutexGuard<'_, Shard>, Refused> {
+        self.shard(self.shard_count.shard_of_stream(stream))
+    }
+
+    /// Visits every shard, one lock at a time.
+    fn each_shard(&self, mut visit: impl FnMut(&Shard)) -> Result<(), Refused> {
+        self.shard_count.all().try_for_each(|shard| {
+            visit(&*self.shard(shard)?);
+            Ok(())
+        })
+    }
+
+    fn append_one(&self, owner: Incarnation, commit: Commit) -> CommitOutcome {
+        match self.shard(commit.shard) {
+            Ok(mut shard) => shard.append(owner, commit),
+            Err(refused) => CommitOutcome::Unavailable { reason: refused.to_string().into() },
+        }
+    }
+
+    fn claim_all(&self, shards: &[ShardId], owner: Incarnation) -> Result<Vec<Claim>, Refused> {
+        shards.iter().map(|shard| Ok(self.shard(*shard)?.claim(owner))).collect()
+    }
+
+    fn streams_after(
+        &self,
+        aggregate_type: &str,
+        after_id: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(StreamId, Version)>, Refused> {
+        let mut found = Vec::new();
+        self.each_shard(|shard| found.extend(shard.streams_after(aggregate_type, after_id)))?;
+        found.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn quarantined_first(&self, limit: usize) -> Result<Vec<QuarantineRecord>, Refused> {
+        let mut found = Vec::new();
+        self.each_shard(|shard| found.extend(shard.quarantined().cloned()))?;
+        found.sort_unstable_by(|a, b| (a.since, &a.stream).cmp(&(b.since, &b.stream)));
+        found.truncate(limit);
+        Ok(found)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        Self {
+            shards: Arc::clone(&self.shards),
+            shard_count: self.shard_count,
+            closed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("shard_count", &self.shard_count)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EventStore for Memory {
+    fn info(&self) -> StoreInfo {
+        StoreInfo {
+            name: "inmemory",
+            shard_count: self.shard_count,
+            durable: false,
+            lanes: LANES,
+            batch_events_max: BATCH_EVENTS_MAX,
+        }
+    }
+
+    fn claim<'a>(
+        &'a self,
+        shards: &'a [ShardId],
+        owner: Incarnation,
+    ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>> {
+        Box::pin(async move { Ok(self.claim_all(shards, owner)?) })
+    }
+
+    fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
+        Box::pin(async move {
+            batch.commits.into_iter().map(|commit| self.append_one(batch.owner, commit)).collect()
+        })
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        owner: Incarnation,
+        shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, ReadError>> {
+        let held = move |(shard, epoch): &(ShardId, Epoch)| Ok(self.shard(*shard)?.is_held(owner, *epoch));
+        Box::pin(async move { shards.iter().map(held).collect() })
+    }
+
+    fn load<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        events_max: usize,
+    ) -> BoxFuture<'a, Result<Loaded, ReadError>> {
+        Box::pin(async move { Ok(self.shard_of(stream)?.load(stream, events_max)) })
+    }
+
+    fn read_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        range: StreamRange,
+    ) -> BoxFuture<'a, Result<Vec<RecordedEvent>, ReadError>> {
+        Box::pin(async move { Ok(self.shard_of(stream)?.read_stream(stream, &range)) })
+    }
+
+    fn read_shard(
+        &self,
+        shard: ShardId,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, ReadError>> {
+        Box::pin(async move { Ok(self.shard(shard)?.read(after, limit)) })
+    }
+
+    /// Looks at every stream for each page: fine for what fits in memory.
+    fn list_streams<'a>(
+        &'a self,
+        aggregate_type: &'a str,
+        after_id: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(StreamId, Version)>, ReadError>> {
+        Box::pin(async move { Ok(self.streams_after(aggregate_type, after_id, limit)?) })
+    }
+
+    fn save_snapshots(
+        &self,
+        owner: Incarnation,
+        snapshots: Vec<SnapshotWrite>,
+    ) -> BoxFuture<'_, Result<Vec<SnapshotOutcome>, WriteError>> {
+        let save = move |write: SnapshotWrite| Ok(self.shard(write.shard)?.save_snapshot(owner, write));
+        Box::pin(async move { snapshots.into_iter().map(save).collect() })
+    }
+
+    fn delete_snapshot<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, Result<(), WriteError>> {
+        Box::pin(async move {
+            self.shard_of(stream)?.delete_snapshot(stream);
+            Ok(())
+        })
+    }
+
+    fn checkpoint<'a>(&'a self, consumer: &'a str) -> BoxFuture<'a, Result<Checkpoint, ReadError>> {
+        Box::pin(async move {
+            let mut checkpoint = Checkpoint::default();
+            self.each_shard(|shard| shard.add_checkpoint(consumer, &mut checkpoint))?;
+            Ok(checkpoint)
+        })
+    }
+
+    fn save_checkpoint<'a>(
+        &'a self,
+        consumer: &'a str,
+        owner: Incarnation,
+        (shard, epoch): (ShardId, Epoch),
+        seq: Seq,
+    ) -> BoxFuture<'a, Result<bool, WriteError>> {
+        Box::pin(async move { Ok(self.shard(shard)?.save_checkpoint(consumer, owner, epoch, seq)) })
+    }
+
+    fn quarantine(&self, record: QuarantineRecord) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(async move {
+            self.shard_of(&record.stream)?.quarantine(record);
+            Ok(())
+        })
+    }
+
+    fn release<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, Result<bool, WriteError>> {
+        Box::pin(async move { Ok(self.shard_of(stream)?.release(stream)) })
+    }
+
+    fn quarantined(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QuarantineRecord>, ReadError>> {
+        Box::pin(async move { Ok(self.quarantined_first(limit)?) })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async move { Ok(self.each_shard(|_| ())?) })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<StoreStats, ReadError>> {
+        Box::pin(async move {
+            let mut stats = StoreStats::default();
+            self.each_shard(|shard| shard.add_stats(&mut stats))?;
+            Ok(stats)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.closed.store(true, Ordering::Release) })
+    }
+}
+
+/// Why a handle does not act. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the in-memory store is closed; clone it to open a new handle on its data")]
+    Closed,
+    #[error("there is no shard {shard}; the log has {count}, counted from 0")]
+    NoSuchShard { shard: ShardId, count: u32 },
+}
+
+impl From<Refused> for ReadError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused)
+    }
+}
+
+impl From<Refused> for WriteError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused)
+    }
+}
+
+impl From<Refused> for ClaimError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused)
+    }
+}
