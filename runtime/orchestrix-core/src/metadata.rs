@@ -47,6 +47,8 @@ impl Metadata {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -55,14 +57,27 @@ mod tests {
         assert_eq!(Metadata::decode(None).expect("decodes"), Metadata::default());
     }
 
-    #[test]
-    fn metadata_survives_its_codec() {
-        let metadata = Metadata {
-            correlation_id: Some(Uuid::from_u128(7)),
-            headers: vec![("tenant".into(), "north".into())],
-            ..Metadata::default()
-        };
-        let bytes = metadata.encode().expect("encodes").expect("is not empty");
-        assert_eq!(Metadata::decode(Some(&bytes)).expect("decodes"), metadata);
+    fn any_uuid() -> impl Strategy<Value = Option<Uuid>> {
+        any::<Option<u128>>().prop_map(|bits| bits.map(Uuid::from_u128))
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_survives_its_codec(
+            correlation_id in any_uuid(),
+            causation_id in any_uuid(),
+            traceparent in any::<Option<String>>(),
+            headers in proptest::collection::vec(any::<(String, String)>(), 0..4),
+        ) {
+            let metadata = Metadata {
+                correlation_id,
+                causation_id,
+                traceparent: traceparent.map(Into::into),
+                headers: headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            };
+            let stored = metadata.encode().expect("encodes");
+            prop_assert_eq!(stored.is_none(), metadata.is_empty());
+            prop_assert_eq!(Metadata::decode(stored.as_deref()).expect("decodes"), metadata);
+        }
     }
 }

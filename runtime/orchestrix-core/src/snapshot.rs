@@ -118,11 +118,21 @@ pub fn schema_fingerprint<A: Aggregate>() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_sealed_body_opens() {
-        assert_eq!(open(7, &seal(7, b"state")), Ok(&b"state"[..]));
+    proptest! {
+        #[test]
+        fn a_sealed_body_opens(fingerprint in any::<u64>(), body in any::<Vec<u8>>()) {
+            let sealed = seal(fingerprint, &body);
+            prop_assert_eq!(open(fingerprint, &sealed), Ok(&body[..]));
+        }
+
+        #[test]
+        fn bytes_that_were_never_sealed_are_refused(bytes in any::<Vec<u8>>()) {
+            prop_assert!(open(7, &bytes).is_err());
+        }
     }
 
     #[test]

@@ -315,12 +315,22 @@ pub struct StoreStats {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    proptest! {
+        #[test]
+        fn a_receipt_survives_its_codec(fingerprint in any::<u64>(), reply in any::<Vec<u8>>()) {
+            let receipt = Receipt { fingerprint, reply };
+            prop_assert_eq!(Receipt::decode(&receipt.encode()), Some(receipt));
+        }
+    }
+
     #[test]
-    fn a_receipt_survives_its_codec() {
-        let receipt = Receipt { fingerprint: u64::MAX - 1, reply: b"{}".to_vec() };
-        assert_eq!(Receipt::decode(&receipt.encode()), Some(receipt));
+    fn a_receipt_has_eight_bytes_of_fingerprint_before_the_reply() {
+        let receipt = Receipt { fingerprint: 0x0102, reply: b"{}".to_vec() };
+        assert_eq!(receipt.encode(), *b"\x02\x01\0\0\0\0\0\0{}");
         assert_eq!(Receipt::decode(b"short"), None);
     }
 }
