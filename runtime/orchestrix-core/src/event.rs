@@ -22,6 +22,24 @@ pub struct Payload {
     pub bytes: Vec<u8>,
 }
 
+impl Payload {
+    /// Makes a payload of JSON, the form for events; `what` is the event's name, for the error.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the value has no JSON form.
+    pub fn json<T: serde::Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Self, EncodeError> {
+        crate::codec::json::encode(what, value).map(|bytes| Self { codec: Codec::Json, bytes })
+    }
+
+    /// Makes a payload of bincode, for the events that ask for it; `what` is the event's name, for the error.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the value has no bincode form or is over the codec's limit.
+    pub fn bincode<T: serde::Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Self, EncodeError> {
+        crate::codec::bincode::encode(what, value).map(|bytes| Self { codec: Codec::Bincode, bytes })
+    }
+}
+
 /// A stored event on its way to a type: what [`Event::decode`] reads.
 #[derive(Clone, Copy, Debug)]
 pub struct RawEvent<'a> {
@@ -117,8 +135,7 @@ pub trait Upcast<E> {
     fn upcast(self) -> Vec<E>;
 }
 
-/// What the derive calls to report a schema that the program does not know.
-#[doc(hidden)]
+/// Reports a schema that the program does not know, with those that it knows: the last arm of a `decode`.
 pub fn unknown<E: Event>(raw: &RawEvent<'_>) -> DecodeError {
     let known: Vec<u16> = E::SCHEMAS
         .iter()
