@@ -1,9 +1,14 @@
 //! What the runtime tells about itself: metrics, hooks, logs, health.
 
 pub mod exporter;
+pub mod health;
 mod histogram;
+mod hook_set;
 mod hooks;
+pub mod logging;
 pub mod metrics;
 
+pub use health::Health;
+pub use hook_set::{HookSet, on_aggregate_error};
 pub use hooks::{AggregateFailure, Hooks, SnapshotEvent};
 pub use metrics::{CommandOutcome, Metrics, TypeMetrics};

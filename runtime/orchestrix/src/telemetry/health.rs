@@ -1,0 +1,205 @@
+//! Health of a node, as its three questions: is it healthy (the store answers), is it alive, is it ready for work?
+//!
+//! The store is really asked, with a time limit: a check that cannot fail would be worse than none.
+
+use std::time::{Duration, Instant};
+
+use orchestrix_core::{EventStore, Timestamp};
+use serde::Serialize;
+
+use super::metrics::STORE_UP;
+use crate::node::{Node, NodeStatus};
+
+/// How long the store may take to answer unless told otherwise.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What `GET /health` answers. `healthy` means 200, otherwise 503.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Health {
+    /// `healthy` or `unhealthy`.
+    pub status: &'static str,
+    /// `connected` or `disconnected`: whether the store answered in time.
+    pub event_store: &'static str,
+    /// When it was asked.
+    pub timestamp: Timestamp,
+    /// What is wrong, when something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The node: `running`, `draining`, `fenced` or `stopped`.
+    pub node: &'static str,
+    /// Which store it is.
+    pub store: StoreHealth,
+    /// What is in memory.
+    pub resident: ResidentHealth,
+}
+
+/// The store, in detail.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreHealth {
+    /// The name as in `EVENT_STORE_TYPE`.
+    pub name: &'static str,
+    /// Whether events survive a power cut.
+    pub durable: bool,
+    /// How many shards its log has.
+    pub shards: u32,
+    /// How long it took to answer, in microseconds; absent when it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping_us: Option<u64>,
+}
+
+/// What is in memory.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResidentHealth {
+    /// Aggregates.
+    pub aggregates: u64,
+    /// Their weight in bytes.
+    pub bytes: u64,
+    /// Commands and reads accepted and not yet answered.
+    pub in_flight: u64,
+}
+
+impl Health {
+    /// Tells whether the answer is 200.
+    pub fn is_healthy(&self) -> bool {
+        self.status == "healthy"
+    }
+}
+
+/// Asks a node and its store how they are; the store has `limit` to answer.
+///
+/// # Cancel safety
+/// It may be dropped at any time; nothing is changed by it.
+pub async fn check(node: &Node, limit: Duration) -> Health {
+    let status = node.status();
+    let residency = node.residency();
+    let ping = ask(node, limit).await;
+    let resident = ResidentHealth {
+        aggregates: residency.aggregates,
+        bytes: residency.bytes,
+        in_flight: residency.in_flight,
+    };
+    judge(&status, node.store().as_ref(), ping, resident, node.clock().now())
+}
+
+/// Tells whether the process does its work at all: `false` only when the node has stopped for good and a restart helps.
+pub fn live(node: &Node) -> bool {
+    !matches!(node.status(), NodeStatus::Fenced | NodeStatus::Stopped)
+}
+
+/// Tells whether the node should get work now: it runs, and its store answers within `limit`.
+///
+/// # Cancel safety
+/// It may be dropped at any time; nothing is changed by it.
+pub async fn ready(node: &Node, limit: Duration) -> bool {
+    node.status() == NodeStatus::Running && ask(node, limit).await.is_ok()
+}
+
+/// Asks the node's store, and keeps the gauge of its state.
+async fn ask(node: &Node, limit: Duration) -> Result<Duration, String> {
+    let ping = ping(node.store().as_ref(), limit).await;
+    metrics::gauge!(STORE_UP).set(if ping.is_ok() { 1.0 } else { 0.0 });
+    ping
+}
+
+/// Asks a store for a sign of life, and how long it took.
+///
+/// # Errors
+/// What the store said, or that it said nothing within the limit.
+pub(crate) async fn ping(store: &dyn EventStore, limit: Duration) -> Result<Duration, String> {
+    let began = Instant::now();
+    match tokio::time::timeout(limit, store.ping()).await {
+        Ok(Ok(())) => Ok(began.elapsed()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the store did not answer within {} ms", limit.as_millis())),
+    }
+}
+
+fn judge(
+    status: &NodeStatus,
+    store: &dyn EventStore,
+    ping: Result<Duration, String>,
+    resident: ResidentHealth,
+    timestamp: Timestamp,
+) -> Health {
+    let healthy = ping.is_ok() && matches!(status, NodeStatus::Running | NodeStatus::Draining);
+    let info = store.info();
+    Health {
+        status: if healthy { "healthy" } else { "unhealthy" },
+        event_store: if ping.is_ok() { "connected" } else { "disconnected" },
+        timestamp,
+        error: error(status, ping.as_ref().err()),
+        node: word(status),
+        store: StoreHealth {
+            name: info.name,
+            durable: info.durable,
+            shards: info.shard_count.get(),
+            ping_us: ping.ok().map(|took| took.as_micros() as u64),
+        },
+        resident,
+    }
+}
+
+fn error(status: &NodeStatus, store: Option<&String>) -> Option<String> {
+    match status {
+        NodeStatus::Fenced => {
+            Some("another process has taken over the store; restart this one to take it back".to_owned())
+        }
+        NodeStatus::Stopped => Some("the node has stopped".to_owned()),
+        NodeStatus::Running | NodeStatus::Draining => store.cloned(),
+    }
+}
+
+fn word(status: &NodeStatus) -> &'static str {
+    match status {
+        NodeStatus::Running => "running",
+        NodeStatus::Draining => "draining",
+        NodeStatus::Fenced => "fenced",
+        NodeStatus::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    const IDLE: ResidentHealth = ResidentHealth { aggregates: 0, bytes: 0, in_flight: 0 };
+
+    fn health(status: NodeStatus, ping: Result<Duration, String>) -> Health {
+        judge(&status, &Memory::new(), ping, IDLE, Timestamp::from_micros(0))
+    }
+
+    #[test]
+    fn a_running_node_whose_store_answers_is_healthy() {
+        let answer = health(NodeStatus::Running, Ok(Duration::from_micros(70)));
+        assert!(answer.is_healthy());
+        let json = serde_json::to_value(&answer).expect("JSON");
+        assert_eq!(json["status"], "healthy");
+        assert_eq!(json["event_store"], "connected");
+        assert_eq!(json["timestamp"], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(json["store"]["ping_us"], 70);
+        assert_eq!(json.get("error"), None);
+    }
+
+    #[test]
+    fn a_silent_store_makes_it_unhealthy_and_says_why() {
+        let answer = health(NodeStatus::Running, Err("no answer".to_owned()));
+        assert!(!answer.is_healthy());
+        assert_eq!((answer.event_store, answer.error.as_deref()), ("disconnected", Some("no answer")));
+    }
+
+    #[test]
+    fn a_fenced_node_is_unhealthy_although_the_store_answers() {
+        let answer = health(NodeStatus::Fenced, Ok(Duration::ZERO));
+        assert!(!answer.is_healthy());
+        assert!(answer.error.expect("a reason").contains("another process"));
+    }
+
+    #[tokio::test]
+    async fn the_store_is_really_asked() {
+        let store = Memory::new();
+        assert!(ping(&store, PING_TIMEOUT).await.is_ok());
+        store.close().await;
+        assert!(ping(&store, PING_TIMEOUT).await.is_err(), "a closed store does not answer");
+    }
+}
