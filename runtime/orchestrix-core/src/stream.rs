@@ -150,7 +150,8 @@ pub fn check_key(name: &'static str, key: &str) -> Result<(), InvalidId> {
 /// Declares an aggregate's id type over a text of 1 to 255 bytes without control characters.
 ///
 /// The second argument is the word that errors use. A third one is a function from `&str` to `Result<(), String>`
-/// that adds the application's own rule.
+/// that adds the application's own rule. The type serializes as its text and checks the rule when it is read, so that
+/// a command or an event can carry the id of another aggregate.
 ///
 /// ```
 /// use orchestrix_core::{aggregate_id, AggregateId};
@@ -210,6 +211,24 @@ macro_rules! aggregate_id {
                 <Self as $crate::AggregateId>::from_key(text)
             }
         }
+
+        impl $crate::private::serde::Serialize for $name {
+            fn serialize<S: $crate::private::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> $crate::private::serde::Deserialize<'de> for $name {
+            fn deserialize<D: $crate::private::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                let key = <::std::string::String as $crate::private::serde::Deserialize>::deserialize(deserializer)?;
+                <Self as $crate::AggregateId>::from_key(&key).map_err($crate::private::serde::de::Error::custom)
+            }
+        }
     };
 }
 
@@ -223,6 +242,19 @@ mod tests {
         for bad in ["", "Account", "1a", "a b", "ä", &"a".repeat(129)] {
             assert!(!is_name(bad), "{bad:?} is no name");
         }
+    }
+
+    aggregate_id!(struct EvenId, "even id", |key| {
+        if key.len().is_multiple_of(2) { Ok(()) } else { Err("must have an even length".to_owned()) }
+    });
+
+    #[test]
+    fn an_id_keeps_its_rule_when_it_is_read() {
+        let id: EvenId = serde_json::from_str("\"ab\"").expect("an id");
+        assert_eq!(serde_json::to_string(&id).expect("text"), "\"ab\"");
+        let error = serde_json::from_str::<EvenId>("\"abc\"").expect_err("odd").to_string();
+        assert!(error.starts_with("even id must have an even length"), "{error}");
+        assert!(serde_json::from_str::<EvenId>("\"\"").is_err());
     }
 
     #[test]
