@@ -74,6 +74,12 @@ pub enum NotAttempted {
         /// What happened.
         reason: std::sync::Arc<str>,
     },
+    /// The node was built without this kind of aggregate. Handling: register it with `.aggregate::<A>()`.
+    #[error("the aggregate type {aggregate_type:?} is not registered at this node")]
+    NotRegistered {
+        /// The name of the type.
+        aggregate_type: &'static str,
+    },
     /// The id of the aggregate cannot be stored. Handling: correct it.
     #[error("{problem}")]
     InvalidId {
@@ -99,6 +105,7 @@ impl NotAttempted {
             Self::IdReused { .. } => "id_reused",
             Self::IdExpired { .. } => "id_expired",
             Self::Quarantined { .. } => "quarantined",
+            Self::NotRegistered { .. } => "not_registered",
             Self::InvalidId { .. } => "invalid_id",
             Self::Unencodable { .. } => "unencodable",
         }
@@ -178,6 +185,14 @@ pub enum HistoryError {
         wanted: Version,
         /// The version that it has.
         actual: Version,
+    },
+    /// The log lacks an event. Handling: run `verify`.
+    #[error("{stream} version {version} is missing from the log")]
+    Missing {
+        /// The aggregate.
+        stream: StreamId,
+        /// The place without an event.
+        version: Version,
     },
     /// The aggregate's code panicked on its own events. Handling: mend `apply`.
     #[error("{stream}: apply panicked at version {version}: {message}")]

@@ -1,1 +1,41 @@
-//! Aggregates as actors.
+//! Aggregates as actors: activation, decisions that run ahead, answers that wait, passivation.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lifecycle` ◇ | what a resident aggregate does next |
+//! | `gate` ◇ | answers that wait for what they saw to be durable |
+//! | `dedup` ◇ | one effect per command id |
+//! | `instance` | a state with its life, its gate and its memory: what the actor carries |
+//! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
+//! | `recovery` | from snapshot and events to a state |
+//! | `actor` | the actix shell around an instance |
+//! | `directory` | who is resident on one arbiter; hands work to actors |
+//! | `arbiter` | the threads that carry actors |
+//! | `residency` | who stays in memory |
+//! | `snapshotter` | saves snapshots off the command path |
+//!
+//! A shard's aggregates live on one arbiter, so one aggregate has at most one actor on a node: the directory of that
+//! arbiter is the only place that starts and ends them, and it runs on the same thread as they do.
+
+mod actor;
+mod arbiter;
+mod dedup;
+mod directory;
+mod gate;
+mod instance;
+mod job;
+mod lifecycle;
+mod recovery;
+mod residency;
+mod shared;
+mod snapshotter;
+
+pub(crate) use arbiter::{Arbiter, Inbox, MakeTables};
+pub(crate) use directory::{Slot, Table, find};
+pub(crate) use job::{
+    Answer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed, events_fingerprint,
+};
+pub(crate) use recovery::{FoldError, fold, guarded};
+pub(crate) use residency::Residents;
+pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
+pub(crate) use snapshotter::{QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, open as open_snapshot};

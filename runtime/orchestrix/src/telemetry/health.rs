@@ -78,7 +78,7 @@ pub async fn check(node: &Node, limit: Duration) -> Health {
         bytes: residency.bytes,
         in_flight: residency.in_flight,
     };
-    judge(&status, node.store().as_ref(), ping, resident, node.clock().now())
+    judge(status, node.store().as_ref(), ping, resident, node.clock().now())
 }
 
 /// Tells whether the process does its work at all: `false` only when the node has stopped for good and a restart helps.
@@ -115,7 +115,7 @@ pub(crate) async fn ping(store: &dyn EventStore, limit: Duration) -> Result<Dura
 }
 
 fn judge(
-    status: &NodeStatus,
+    status: NodeStatus,
     store: &dyn EventStore,
     ping: Result<Duration, String>,
     resident: ResidentHealth,
@@ -139,7 +139,7 @@ fn judge(
     }
 }
 
-fn error(status: &NodeStatus, store: Option<&String>) -> Option<String> {
+fn error(status: NodeStatus, store: Option<&String>) -> Option<String> {
     match status {
         NodeStatus::Fenced => {
             Some("another process has taken over the store; restart this one to take it back".to_owned())
@@ -149,7 +149,7 @@ fn error(status: &NodeStatus, store: Option<&String>) -> Option<String> {
     }
 }
 
-fn word(status: &NodeStatus) -> &'static str {
+fn word(status: NodeStatus) -> &'static str {
     match status {
         NodeStatus::Running => "running",
         NodeStatus::Draining => "draining",
@@ -166,7 +166,7 @@ mod tests {
     const IDLE: ResidentHealth = ResidentHealth { aggregates: 0, bytes: 0, in_flight: 0 };
 
     fn health(status: NodeStatus, ping: Result<Duration, String>) -> Health {
-        judge(&status, &Memory::new(), ping, IDLE, Timestamp::from_micros(0))
+        judge(status, &Memory::new(), ping, IDLE, Timestamp::from_micros(0))
     }
 
     #[test]

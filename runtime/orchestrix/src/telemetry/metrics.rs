@@ -148,6 +148,7 @@ pub const ERROR_KINDS: &[&str] = &[
     "id_reused",
     "id_expired",
     "quarantined",
+    "not_registered",
     "invalid_id",
     "unencodable",
     "unknown",

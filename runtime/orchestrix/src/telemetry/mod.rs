@@ -7,8 +7,11 @@ mod hook_set;
 mod hooks;
 pub mod logging;
 pub mod metrics;
+mod watch;
 
 pub use health::Health;
 pub use hook_set::{HookSet, on_aggregate_error};
 pub use hooks::{AggregateFailure, Hooks, SnapshotEvent};
 pub use metrics::{CommandOutcome, Metrics, TypeMetrics};
+
+pub(crate) use watch::{EventNames, Telemetry, TypeTelemetry};

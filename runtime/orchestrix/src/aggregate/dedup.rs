@@ -1,0 +1,236 @@
+//! The memory of commands: one effect per command id. A decision file: the time comes in as an argument.
+//!
+//! The window is rebuilt from the stream (each command's last event keeps its fingerprint and reply) and travels in
+//! the snapshot, so it survives passivation, restart and failover. It is bounded by count and by age. What falls out
+//! by count leaves a horizon: an id made before it can be neither repeated nor run again with certainty.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use orchestrix_core::{CommandId, Timestamp, Version};
+use serde::{Deserialize, Serialize};
+
+/// One command that stored events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    /// The command's id.
+    pub(crate) id: CommandId,
+    /// Tells two bodies under one id apart.
+    pub(crate) fingerprint: u64,
+    /// The version of its last event.
+    pub(crate) version: Version,
+    /// When it was decided.
+    pub(crate) at: Timestamp,
+    /// The reply as JSON.
+    pub(crate) reply: Box<[u8]>,
+}
+
+/// How much is remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Commands.
+    pub(crate) commands_max: usize,
+    /// For how long.
+    pub(crate) age_max: Duration,
+}
+
+/// What the memory says about a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict<'a> {
+    /// It was not done before.
+    New,
+    /// It was done: this is what came of it.
+    Repeat(&'a Remembered),
+    /// Its id belongs to another command or body.
+    Reused,
+    /// Its id is older than the memory.
+    Expired,
+}
+
+/// Up to this many commands a scan beats an index.
+const SCAN_MAX: usize = 16;
+
+/// What one aggregate remembers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    entries: VecDeque<Remembered>,
+    /// How many entries were forgotten: the place of the first one that is left.
+    forgotten: u64,
+    /// When the youngest command that was forgotten by count was made.
+    horizon: Option<Timestamp>,
+    /// Only when there are many: most aggregates remember a few.
+    #[serde(skip)]
+    index: Option<HashMap<CommandId, u64>>,
+}
+
+impl Memory {
+    /// Decides about a command whose id may have been used before.
+    pub(crate) fn check(
+        &self,
+        id: CommandId,
+        fingerprint: u64,
+        now: Timestamp,
+        window: Window,
+    ) -> Verdict<'_> {
+        match self.find(id) {
+            Some(entry) if entry.fingerprint == fingerprint => Verdict::Repeat(entry),
+            Some(_) => Verdict::Reused,
+            None if self.is_beyond(id, now, window) => Verdict::Expired,
+            None => Verdict::New,
+        }
+    }
+
+    /// Remembers a command and forgets what is out of the window.
+    pub(crate) fn remember(&mut self, command: Remembered, window: Window) {
+        let oldest = command.at.minus(window.age_max);
+        while self.entries.front().is_some_and(|entry| entry.at < oldest) {
+            self.forget();
+        }
+        while self.entries.len() >= window.commands_max {
+            if let Some(entry) = self.forget() {
+                let made = entry.id.made_at().unwrap_or(entry.at);
+                self.horizon = Some(self.horizon.map_or(made, |horizon| horizon.max(made)));
+            }
+        }
+        if let Some(index) = &mut self.index {
+            index.insert(command.id, self.forgotten + self.entries.len() as u64);
+        }
+        self.entries.push_back(command);
+        if self.index.is_none() && self.entries.len() > SCAN_MAX {
+            self.build_index();
+        }
+    }
+
+    /// Builds what a decoded memory lacks.
+    pub(crate) fn build_index(&mut self) {
+        if self.entries.len() > SCAN_MAX {
+            let places = self.entries.iter().zip(self.forgotten..).map(|(entry, place)| (entry.id, place));
+            self.index = Some(places.collect());
+        }
+    }
+
+    /// Returns a measure of the memory that it takes, in bytes.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        let index = self.index.as_ref().map_or(0, |index| index.capacity() * 32);
+        self.entries.capacity() * size_of::<Remembered>() + self.entries.len() * 16 + index
+    }
+
+    fn find(&self, id: CommandId) -> Option<&Remembered> {
+        let Some(index) = &self.index else {
+            return self.entries.iter().rev().find(|entry| entry.id == id);
+        };
+        let place = index.get(&id)? - self.forgotten;
+        self.entries.get(usize::try_from(place).ok()?)
+    }
+
+    fn is_beyond(&self, id: CommandId, now: Timestamp, window: Window) -> bool {
+        id.made_at().is_some_and(|made| {
+            made < now.minus(window.age_max) || self.horizon.is_some_and(|horizon| made <= horizon)
+        })
+    }
+
+    fn forget(&mut self) -> Option<Remembered> {
+        let entry = self.entries.pop_front()?;
+        self.forgotten += 1;
+        if let Some(index) = &mut self.index {
+            index.remove(&entry.id);
+        }
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const WINDOW: Window = Window { commands_max: 40, age_max: Duration::from_secs(100) };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(second * 1_000_000)
+    }
+
+    /// A version 7 id made at a second.
+    fn id(second: u64, number: u64) -> CommandId {
+        let millis = u128::from(second * 1_000);
+        CommandId::from_uuid(Uuid::from_u128((millis << 80) | (7 << 76) | (2 << 62) | u128::from(number)))
+    }
+
+    fn memory(commands: u64) -> Memory {
+        let mut memory = Memory::default();
+        for number in 1..=commands {
+            remember(&mut memory, number);
+        }
+        memory
+    }
+
+    fn remember(memory: &mut Memory, number: u64) {
+        let reply = Box::from(number.to_string().as_bytes());
+        let (id, version, at) = (id(number, number), Version::new(number), at(number as i64));
+        memory.remember(Remembered { id, fingerprint: number, version, at, reply }, WINDOW);
+    }
+
+    fn check(memory: &Memory, number: u64, fingerprint: u64, now: i64) -> &'static str {
+        match memory.check(id(number, number), fingerprint, at(now), WINDOW) {
+            Verdict::New => "new",
+            Verdict::Repeat(entry) if entry.version == Version::new(number) => "repeat",
+            Verdict::Repeat(_) => "wrong repeat",
+            Verdict::Reused => "reused",
+            Verdict::Expired => "expired",
+        }
+    }
+
+    #[test]
+    fn a_repeated_command_is_found_with_and_without_an_index() {
+        for commands in [1, 16, 17, 40, 60] {
+            let memory = memory(commands);
+            for number in commands.saturating_sub(39).max(1)..=commands {
+                assert_eq!(check(&memory, number, number, 60), "repeat", "{number} of {commands}");
+            }
+            assert_eq!(check(&memory, commands, 0, 60), "reused");
+            assert_eq!(check(&memory, 61, 61, 61), "new");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_by_count_is_expired_and_not_run_again() {
+        let memory = memory(41);
+        assert_eq!(check(&memory, 1, 1, 60), "expired");
+        assert_eq!(check(&memory, 2, 2, 60), "repeat");
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_expired() {
+        let memory = memory(1);
+        assert_eq!(check(&memory, 2, 2, 103), "expired");
+        assert_eq!(check(&memory, 4, 4, 103), "new");
+        assert_eq!(check(&memory, 1, 1, 103), "repeat", "still remembered, so still answered");
+    }
+
+    #[test]
+    fn what_was_forgotten_by_age_leaves_no_horizon() {
+        let mut memory = memory(1);
+        remember(&mut memory, 200);
+        assert_eq!(memory.entries.len(), 1);
+        assert_eq!(memory.horizon, None);
+    }
+
+    #[test]
+    fn an_id_of_another_version_is_new_once_forgotten() {
+        let memory = memory(41);
+        let id = CommandId::from_uuid(Uuid::from_u128(4 << 76));
+        assert_eq!(memory.check(id, 0, at(60), WINDOW), Verdict::New);
+    }
+
+    #[test]
+    fn the_memory_survives_its_codec() {
+        let memory = memory(60);
+        let bytes = orchestrix_core::codec::bincode::encode("memory", &memory).expect("encodes");
+        let mut back: Memory = orchestrix_core::codec::bincode::decode("memory", &bytes).expect("decodes");
+        back.build_index();
+        assert_eq!(
+            (check(&back, 60, 60, 60), check(&back, 21, 21, 60), check(&back, 20, 20, 60)),
+            ("repeat", "repeat", "expired")
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! Who is resident on one arbiter, and how work reaches them.
+//!
+//! Everything here runs on the arbiter's own thread. That makes activation single-flight without a lock, and lets an
+//! actor leave safely: it leaves only when its handle counts nothing unanswered, and nothing can arrive in between.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, AsyncContext};
+use orchestrix_core::{Aggregate, StreamId};
+use tokio::sync::oneshot;
+
+use super::actor::{AggregateActor, Leave, Work};
+use super::instance::Instance;
+use super::job::Job;
+use super::shared::{RETRY_AFTER, Shared};
+use crate::error::NotAttempted;
+use crate::telemetry::TypeTelemetry;
+use crate::writer::{Loss, Settlement};
+
+/// How often a use of an aggregate is noted by the residency at most; its idle time is coarser than that anyway.
+const TOUCH_PAUSE: Duration = Duration::from_millis(50);
+
+/// The place of a resident aggregate: which arbiter, which entry there, and which tenant of that entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Slot {
+    pub(crate) arbiter: u16,
+    index: u32,
+    generation: u32,
+}
+
+impl Slot {
+    /// Makes a slot that no directory has handed out, for tests of what only carries slots around.
+    #[cfg(test)]
+    pub(crate) fn fake(arbiter: u16, index: u32) -> Self {
+        Self { arbiter, index, generation: 0 }
+    }
+}
+
+/// A resident aggregate of some type.
+trait Resident {
+    fn settle(&self, settlement: Settlement);
+    fn leave(&self);
+}
+
+/// The directory's end of one resident aggregate. The actor holds the same handle.
+pub(crate) struct Handle<A: Aggregate> {
+    addr: Addr<AggregateActor<A>>,
+    id: Arc<str>,
+    slot: Slot,
+    type_index: usize,
+    depth: Cell<u32>,
+    touched: Cell<Instant>,
+}
+
+impl<A: Aggregate> Handle<A> {
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Returns how many jobs were delivered and not yet answered.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth.get()
+    }
+
+    /// Takes note of answered jobs.
+    pub(crate) fn answered(&self, jobs: u32) {
+        debug_assert!(jobs <= self.depth.get(), "no job is answered twice");
+        self.depth.set(self.depth.get().saturating_sub(jobs));
+    }
+}
+
+impl<A: Aggregate> Resident for Handle<A> {
+    fn settle(&self, settlement: Settlement) {
+        post(&self.addr, settlement);
+    }
+
+    fn leave(&self) {
+        post(&self.addr, Leave);
+    }
+}
+
+/// Puts a message into an actor's mailbox.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what arrives is bounded by `depth` and by the commits in flight"
+)]
+fn post<T, M>(addr: &Addr<T>, message: M)
+where
+    T: Actor + actix::Handler<M>,
+    T::Context: ToEnvelope<T, M>,
+    M: actix::Message<Result = ()> + Send + 'static,
+{
+    addr.do_send(message);
+}
+
+/// The resident aggregates of one type on one arbiter.
+pub(crate) struct Table<A: Aggregate> {
+    telemetry: Arc<TypeTelemetry>,
+    by_id: HashMap<Arc<str>, Rc<Handle<A>>>,
+}
+
+impl<A: Aggregate> Table<A> {
+    /// Makes an empty table, without its type.
+    pub(crate) fn boxed(telemetry: Arc<TypeTelemetry>) -> Box<dyn Any> {
+        Box::new(Self { telemetry, by_id: HashMap::new() })
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    generation: u32,
+    resident: Option<Rc<dyn Resident>>,
+}
+
+/// What one arbiter knows.
+pub(crate) struct Local {
+    pub(crate) shared: Arc<Shared>,
+    index: u16,
+    tables: RefCell<Vec<Box<dyn Any>>>,
+    entries: RefCell<Vec<Entry>>,
+    free: RefCell<Vec<u32>>,
+    now: Cell<Instant>,
+    draining: Cell<bool>,
+    /// Whoever waits for the last aggregate to go.
+    drained: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+impl Local {
+    pub(crate) fn new(shared: Arc<Shared>, index: u16, tables: Vec<Box<dyn Any>>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            index,
+            tables: RefCell::new(tables),
+            entries: RefCell::default(),
+            free: RefCell::default(),
+            now: Cell::new(Instant::now()),
+            draining: Cell::new(false),
+            drained: RefCell::default(),
+        })
+    }
+
+    /// Takes note of the time, once per round of the inbox.
+    pub(crate) fn tick(&self) {
+        self.now.set(Instant::now());
+    }
+
+    /// Hands a job to the actor of its aggregate, which is started if it is not resident.
+    pub(crate) fn deliver<A: Aggregate>(self: &Rc<Self>, job: Box<dyn Job<A>>) {
+        if self.draining.get() {
+            job.refuse(NotAttempted::ShuttingDown);
+            return;
+        }
+        let handle = self.resident::<A>(&*job);
+        let limit = self.shared.settings.mailbox_commands_max;
+        if handle.depth() as usize >= limit {
+            let what = "the aggregate's mailbox";
+            job.refuse(NotAttempted::Overloaded { what, limit, retry_after: RETRY_AFTER });
+            return;
+        }
+        handle.depth.set(handle.depth() + 1);
+        if self.now.get().saturating_duration_since(handle.touched.get()) >= TOUCH_PAUSE {
+            handle.touched.set(self.now.get());
+            self.shared.residents.touch(handle.slot);
+        }
+        post(&handle.addr, Work(job));
+    }
+
+    fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>) -> Rc<Handle<A>> {
+        let route = job.route();
+        let mut tables = self.tables.borrow_mut();
+        let table =
+            tables[route.type_index].downcast_mut::<Table<A>>().expect("a table keeps its type's index");
+        if let Some(handle) = table.by_id.get(&route.id) {
+            return Rc::clone(handle);
+        }
+        let slot = self.take_slot();
+        let mut started = None;
+        AggregateActor::create(|context| {
+            let handle = Rc::new(Handle {
+                addr: context.address(),
+                id: Arc::clone(&route.id),
+                slot,
+                type_index: route.type_index,
+                depth: Cell::new(0),
+                touched: Cell::new(self.now.get()),
+            });
+            started = Some(Rc::clone(&handle));
+            let stream = StreamId::new(A::TYPE.as_str(), Arc::clone(&route.id));
+            let telemetry = Arc::clone(&table.telemetry);
+            AggregateActor::new(Instance::new(stream, route.shard, Rc::clone(self), telemetry, handle))
+        });
+        let handle = started.expect("create calls its closure");
+        self.entries.borrow_mut()[slot.index as usize].resident =
+            Some(Rc::clone(&handle) as Rc<dyn Resident>);
+        table.by_id.insert(Arc::clone(&route.id), Rc::clone(&handle));
+        handle
+    }
+
+    fn take_slot(&self) -> Slot {
+        let mut entries = self.entries.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            entries.push(Entry::default());
+            entries.len() as u32 - 1
+        });
+        Slot { arbiter: self.index, index, generation: entries[index as usize].generation }
+    }
+
+    /// Forgets an aggregate that ends. The caller has checked that nothing is unanswered.
+    pub(crate) fn remove<A: Aggregate>(&self, handle: &Handle<A>) {
+        if let Some(table) = self.tables.borrow_mut()[handle.type_index].downcast_mut::<Table<A>>() {
+            table.by_id.remove(&handle.id);
+        }
+        let mut entries = self.entries.borrow_mut();
+        let entry = &mut entries[handle.slot.index as usize];
+        entry.resident = None;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.borrow_mut().push(handle.slot.index);
+        self.shared.residents.forget(handle.slot);
+        drop(entries);
+        self.report_drained();
+    }
+
+    /// Tells aggregates what became of their commits.
+    pub(crate) fn settle(&self, settlements: Vec<Settlement>) {
+        for settlement in settlements {
+            if let Some(resident) = self.at(settlement.slot) {
+                resident.settle(settlement);
+            }
+        }
+    }
+
+    /// Sends those out of memory that the residency has given up.
+    pub(crate) fn passivate_evicted(&self) {
+        for slot in self.shared.residents.take_evicted(self.index) {
+            if let Some(resident) = self.at(slot) {
+                resident.leave();
+            }
+        }
+    }
+
+    /// Sends one aggregate out of memory, if it is resident.
+    pub(crate) fn passivate(&self, type_index: usize, find: &dyn Fn(&dyn Any) -> Option<Slot>) {
+        let slot = find(&*self.tables.borrow()[type_index]);
+        if let Some(resident) = slot.and_then(|slot| self.at(slot)) {
+            resident.leave();
+        }
+    }
+
+    /// Sends everybody out of memory and says so when the last one has gone.
+    pub(crate) fn drain(&self, drained: oneshot::Sender<()>) {
+        self.draining.set(true);
+        *self.drained.borrow_mut() = Some(drained);
+        for entry in &*self.entries.borrow() {
+            if let Some(resident) = &entry.resident {
+                resident.leave();
+            }
+        }
+        self.report_drained();
+    }
+
+    /// A commit was lost: a shard with another owner means that this node is out.
+    pub(crate) fn on_loss(&self, loss: &Loss, stream: &StreamId) {
+        if *loss == Loss::Fenced && !self.shared.fenced.swap(true, Ordering::AcqRel) {
+            tracing::error!(%stream, "a shard has another owner; this node stops answering");
+        }
+    }
+
+    fn at(&self, slot: Slot) -> Option<Rc<dyn Resident>> {
+        let entries = self.entries.borrow();
+        let entry = entries.get(slot.index as usize)?;
+        if entry.generation == slot.generation { entry.resident.clone() } else { None }
+    }
+
+    fn report_drained(&self) {
+        let is_empty = self.entries.borrow().len() == self.free.borrow().len();
+        if is_empty && let Some(drained) = self.drained.borrow_mut().take() {
+            // Whoever asked may have stopped waiting.
+            let _ = drained.send(());
+        }
+    }
+}
+
+/// Finds an aggregate of a known type in its table.
+pub(crate) fn find<A: Aggregate>(table: &dyn Any, id: &str) -> Option<Slot> {
+    Some(table.downcast_ref::<Table<A>>()?.by_id.get(id)?.slot)
+}

@@ -1,0 +1,456 @@
+//! A state with its life, its gate and its memory: what the actor carries, without the actor.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrix_core::store::{Commit, NewEvent, QuarantineRecord, Receipt};
+use orchestrix_core::{
+    Aggregate, CommandId, Context, EncodeError, Epoch, Event, Metadata, Name, ShardId, SnapshotPolicy,
+    StreamId, Timestamp, Version,
+};
+
+use super::dedup::{Memory, Remembered, Verdict};
+use super::directory::{Handle, Local};
+use super::gate::Gate;
+use super::job::{Job, Ran};
+use super::lifecycle::{Admission, Lifecycle, Next};
+use super::recovery::{Recovered, Unrecovered, panic_words};
+use super::snapshotter::{self, Taken};
+use crate::error::NotAttempted;
+use crate::telemetry::TypeTelemetry;
+use crate::writer::{Append, Fate, Loss, Pending, Settlement};
+
+/// What every resident aggregate weighs besides its state: actor, mailbox, directory and residency entries.
+/// Measured with `loadtest footprint`.
+const OVERHEAD_BYTES: usize = 1_536;
+
+/// A snapshot on passivation pays when this many events would have to be replayed otherwise.
+const PASSIVATION_EVENTS_MIN: u64 = 16;
+
+/// Above this size a snapshot also waits until as many bytes of events have come, so that snapshots at most double
+/// what is written.
+const LARGE_SNAPSHOT_BYTES: u64 = 16 << 10;
+
+/// Events that were decided and encoded, not yet applied.
+pub(crate) struct Draft<E> {
+    pub(crate) events: Vec<E>,
+    stored: Vec<NewEvent>,
+    headers: Option<Arc<[u8]>>,
+    receipt: Receipt,
+    command_id: CommandId,
+    at: Timestamp,
+}
+
+impl<E: Event> Draft<E> {
+    /// Encodes what a command decided.
+    pub(crate) fn new(context: &Context, events: Vec<E>, receipt: Receipt) -> Result<Self, EncodeError> {
+        let mut stored = Vec::with_capacity(events.len());
+        for event in &events {
+            let payload = event.encode()?;
+            stored.push(NewEvent {
+                event_type: Name::Borrowed(event.event_type()),
+                schema_version: event.schema_version(),
+                codec: payload.codec,
+                payload: payload.bytes,
+            });
+        }
+        let headers = context.metadata.encode()?.map(Arc::from);
+        Ok(Self { events, stored, headers, receipt, command_id: context.command_id, at: context.now })
+    }
+
+    fn payload_bytes(&self) -> u64 {
+        self.stored.iter().map(|event| event.payload.len() as u64).sum()
+    }
+}
+
+/// What has happened since the last snapshot.
+#[derive(Default)]
+struct Progress {
+    events: u64,
+    bytes: u64,
+    replay_time: Duration,
+    last_bytes: u64,
+    /// A snapshot that waits for its version to be durable.
+    waiting: Option<Box<Taken>>,
+}
+
+/// One resident aggregate.
+pub(crate) struct Instance<A: Aggregate> {
+    stream: StreamId,
+    shard: ShardId,
+    state: A,
+    life: Lifecycle,
+    gate: Gate,
+    memory: Memory,
+    parked: VecDeque<Box<dyn Job<A>>>,
+    /// The job that made the code panic, to be run once more after the reload.
+    suspect: Option<Box<dyn Job<A>>>,
+    /// Set from a panic until the suspect has run again without one.
+    is_suspicious: bool,
+    quarantine: Option<Box<QuarantineRecord>>,
+    progress: Progress,
+    weight: usize,
+    leaving: bool,
+    local: Rc<Local>,
+    telemetry: Arc<TypeTelemetry>,
+    handle: Rc<Handle<A>>,
+}
+
+impl<A: Aggregate> Instance<A> {
+    pub(crate) fn new(
+        stream: StreamId,
+        shard: ShardId,
+        local: Rc<Local>,
+        telemetry: Arc<TypeTelemetry>,
+        handle: Rc<Handle<A>>,
+    ) -> Self {
+        Self {
+            stream,
+            shard,
+            state: A::default(),
+            life: Lifecycle::new(),
+            gate: Gate::default(),
+            memory: Memory::default(),
+            parked: VecDeque::new(),
+            suspect: None,
+            is_suspicious: false,
+            quarantine: None,
+            progress: Progress::default(),
+            weight: 0,
+            leaving: false,
+            local,
+            telemetry,
+            handle,
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    pub(crate) fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    pub(crate) fn telemetry(&self) -> &Arc<TypeTelemetry> {
+        &self.telemetry
+    }
+
+    /// Returns the quarantine that is still to be stored, once.
+    pub(crate) fn take_quarantine(&mut self) -> Option<Box<QuarantineRecord>> {
+        self.quarantine.take()
+    }
+
+    /// Takes note that it has left memory.
+    pub(crate) fn on_gone(&self) {
+        self.telemetry.passivated();
+    }
+
+    pub(crate) fn handle(&self) -> &Rc<Handle<A>> {
+        &self.handle
+    }
+
+    pub(crate) fn state(&self) -> &A {
+        &self.state
+    }
+
+    pub(crate) fn head(&self) -> Version {
+        self.life.head()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.local.shared.ownership.epoch(self.shard)
+    }
+
+    /// Opens the span of a command; it costs nothing unless somebody listens at this level.
+    pub(crate) fn span(&self, command: &'static str, command_id: CommandId) -> tracing::Span {
+        tracing::debug_span!(
+            "command",
+            aggregate = %self.stream.aggregate_type,
+            id = %self.stream.id,
+            command,
+            %command_id,
+            epoch = self.epoch().get(),
+        )
+    }
+
+    /// Says what is remembered of a command.
+    pub(crate) fn remembered(&self, id: CommandId, fingerprint: u64, fresh: bool) -> Verdict<'_> {
+        let shared = &self.local.shared;
+        if fresh {
+            return Verdict::New;
+        }
+        self.memory.check(id, fingerprint, shared.clock.now(), shared.window())
+    }
+
+    /// Makes what a handler may know.
+    pub(crate) fn context(&self, command_id: CommandId, metadata: Metadata) -> Context {
+        let now = self.local.shared.clock.now();
+        Context { command_id, stream: self.stream.clone(), version: self.life.head(), now, metadata }
+    }
+
+    /// Work arrives.
+    pub(crate) fn on_job(&mut self, job: Box<dyn Job<A>>) -> Next {
+        match self.life.on_work() {
+            Admission::Decide => self.run(job),
+            Admission::Park => {
+                self.parked.push_back(job);
+                Next::Stay
+            }
+            Admission::Refuse(ending) => {
+                job.refuse(ending.to_not_attempted(&self.stream));
+                self.handle.answered(1);
+                Next::End
+            }
+        }
+    }
+
+    fn run(&mut self, job: Box<dyn Job<A>>) -> Next {
+        match job.run(self) {
+            Ran::Answered => self.handle.answered(1),
+            Ran::Held => {}
+            Ran::Appended if self.life.is_running() => {}
+            Ran::Appended => return Next::End,
+            Ran::Panicked(job, words) => return self.on_panic(job, &words),
+        }
+        Next::Stay
+    }
+
+    /// User code panicked in a job: once is bad luck and is tried again on a rebuilt state; twice is poison.
+    fn on_panic(&mut self, job: Box<dyn Job<A>>, words: &str) -> Next {
+        self.telemetry.aggregate_error(&self.stream, "panicked", words, job.command_id());
+        if !self.is_suspicious {
+            self.suspect = Some(job);
+            self.is_suspicious = true;
+            return self.life.on_panic();
+        }
+        self.telemetry.quarantined();
+        let reason: Arc<str> = format!("the code panicked twice on the same command: {words}").into();
+        self.quarantine = Some(Box::new(QuarantineRecord {
+            stream: self.stream.clone(),
+            reason: reason.to_string(),
+            command_id: job.command_id(),
+            since: self.local.shared.clock.now(),
+        }));
+        job.refuse(NotAttempted::Quarantined { stream: self.stream.clone(), reason: Arc::clone(&reason) });
+        self.handle.answered(1);
+        self.life.on_poisoned(reason)
+    }
+
+    /// Applies what a command decided. After an error the state is worthless.
+    pub(crate) fn apply(&mut self, draft: &Draft<A::Event>) -> Result<(), Arc<str>> {
+        let state = &mut self.state;
+        catch_unwind(AssertUnwindSafe(|| draft.events.iter().for_each(|event| state.apply(event))))
+            .map_err(|panic| panic_words(&*panic))
+    }
+
+    /// Queues the commit of what was just applied and remembers its command.
+    pub(crate) fn append(&mut self, draft: Draft<A::Event>, pending: Box<dyn Pending>) {
+        let (events, expected) = (draft.stored.len() as u64, self.life.head());
+        self.progress.events += events;
+        self.progress.bytes += draft.payload_bytes();
+        self.life.on_appended(events);
+        let command = Remembered {
+            id: draft.command_id,
+            fingerprint: draft.receipt.fingerprint,
+            version: self.life.head(),
+            at: draft.at,
+            reply: draft.receipt.reply.as_slice().into(),
+        };
+        self.memory.remember(command, self.local.shared.window());
+        let commit = Commit {
+            stream: self.stream.clone(),
+            shard: self.shard,
+            epoch: Epoch::ZERO,
+            expected,
+            command_id: draft.command_id,
+            recorded_at: draft.at,
+            headers: draft.headers,
+            receipt: Some(draft.receipt.encode()),
+            events: draft.stored,
+        };
+        let append = Append { commit, slot: self.handle.slot(), pending };
+        if let Err(error) = self.local.shared.lane(self.shard).try_send(append) {
+            // The queue has room for everything in flight, so it can only be closed.
+            let append = error.into_inner();
+            let why: Arc<str> = "the writer has stopped".into();
+            append.pending.settle(&Fate::Lost(Loss::Unavailable(Arc::clone(&why))));
+            self.handle.answered(1);
+            self.life.on_not_queued(why);
+        }
+    }
+
+    /// Answers once everything that the state contains is durable.
+    pub(crate) fn hold(&mut self, output: impl FnOnce(Result<(), NotAttempted>) + 'static) -> Ran<A> {
+        self.hold_until(self.life.head(), output)
+    }
+
+    /// Answers once a version is durable. Answers leave in order, so this one does not overtake an earlier one.
+    pub(crate) fn hold_until(
+        &mut self,
+        needs: Version,
+        output: impl FnOnce(Result<(), NotAttempted>) + 'static,
+    ) -> Ran<A> {
+        if needs <= self.life.durable() {
+            output(Ok(()));
+            return Ran::Answered;
+        }
+        self.gate.hold(self.life.head(), Box::new(output));
+        Ran::Held
+    }
+
+    /// The lane answered commits.
+    pub(crate) fn on_settled(&mut self, settlement: &Settlement) -> Next {
+        let next = self.life.on_settled(settlement);
+        let released = self.gate.release(self.life.durable());
+        self.handle.answered(settlement.answered + released);
+        if let Some(loss) = &settlement.loss {
+            let failed = self.gate.fail(&loss.to_not_attempted());
+            self.handle.answered(failed);
+            self.local.on_loss(loss, &self.stream);
+        } else {
+            self.after_durable();
+        }
+        next
+    }
+
+    /// The state was rebuilt, or could not be.
+    pub(crate) fn on_recovered(&mut self, recovered: Result<Recovered<A>, Unrecovered>) -> Next {
+        match recovered {
+            Ok(recovered) => {
+                self.life.on_recovered(recovered.version);
+                self.state = recovered.state;
+                self.memory = recovered.memory;
+                self.progress = Progress {
+                    events: recovered.replayed,
+                    bytes: recovered.replayed_bytes,
+                    replay_time: recovered.took,
+                    last_bytes: recovered.snapshot_bytes,
+                    waiting: None,
+                };
+                self.weigh();
+                self.resume()
+            }
+            Err(unrecovered) => {
+                self.quarantine = unrecovered.quarantine;
+                self.life.on_recovery_failed(unrecovered.ending)
+            }
+        }
+    }
+
+    /// Runs what waited, the suspect first. It stops where something makes the state worthless again.
+    fn resume(&mut self) -> Next {
+        if let Some(job) = self.suspect.take() {
+            let next = self.run(job);
+            if next != Next::Stay || !self.life.is_running() {
+                return next;
+            }
+            self.is_suspicious = false;
+        }
+        while self.life.is_running()
+            && let Some(job) = self.parked.pop_front()
+        {
+            let next = self.run(job);
+            if next != Next::Stay {
+                return next;
+            }
+        }
+        Next::Stay
+    }
+
+    /// Answers everything that still waits, because the aggregate ends.
+    pub(crate) fn refuse_all(&mut self) {
+        let Some(ending) = self.life.ending() else { return };
+        let why = ending.to_not_attempted(&self.stream);
+        let jobs = self.suspect.take().into_iter().chain(self.parked.drain(..));
+        let refused = jobs.map(|job| job.refuse(why.clone())).count() as u32;
+        let failed = self.gate.fail(&why);
+        self.handle.answered(refused + failed);
+    }
+
+    /// It should leave memory; it goes as soon as it has nothing to do.
+    pub(crate) fn on_passivate(&mut self) -> Next {
+        self.leaving = true;
+        self.leave_if_idle()
+    }
+
+    /// Goes if it was told to and has nothing left to do.
+    pub(crate) fn leave_if_idle(&mut self) -> Next {
+        if !self.leaving || self.handle.depth() > 0 {
+            return Next::Stay;
+        }
+        let next = self.life.on_passivate(true);
+        if next == Next::End && self.policy_is_on() && self.progress.events >= PASSIVATION_EVENTS_MIN {
+            self.take_snapshot();
+            self.send_snapshot();
+        }
+        next
+    }
+
+    /// More became durable: snapshots and weight follow.
+    fn after_durable(&mut self) {
+        if self.is_snapshot_due() {
+            self.take_snapshot();
+        }
+        let durable = self.life.durable();
+        if self.progress.waiting.as_ref().is_some_and(|taken| taken.version <= durable) {
+            self.send_snapshot();
+            self.weigh();
+        }
+    }
+
+    fn policy(&self) -> SnapshotPolicy {
+        A::snapshot_policy().unwrap_or(self.local.shared.settings.snapshots)
+    }
+
+    fn policy_is_on(&self) -> bool {
+        !self.policy().is_off()
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let progress = &self.progress;
+        let large = progress.last_bytes > LARGE_SNAPSHOT_BYTES && progress.bytes < progress.last_bytes;
+        progress.waiting.is_none()
+            && !large
+            && self.life.is_running()
+            && self.policy().is_due(progress.events, progress.bytes, progress.replay_time)
+    }
+
+    /// Encodes the state as it is now, ahead of the store; it is saved when its version is durable.
+    fn take_snapshot(&mut self) {
+        let now = self.local.shared.clock.now();
+        match snapshotter::take(&self.stream, self.shard, self.life.head(), &self.state, &self.memory, now) {
+            Ok(taken) => {
+                let last_bytes = taken.bytes.len() as u64;
+                self.progress =
+                    Progress { last_bytes, waiting: Some(Box::new(taken)), ..Progress::default() };
+            }
+            Err(error) => {
+                self.progress = Progress::default();
+                self.telemetry.aggregate_error(&self.stream, "snapshot", &error.to_string(), None);
+            }
+        }
+    }
+
+    /// Hands the snapshot over; when the queue is full it is dropped, since a snapshot can be taken again.
+    fn send_snapshot(&mut self) {
+        if let Some(taken) = self.progress.waiting.take()
+            && self.local.shared.snapshots.try_send(*taken).is_err()
+        {
+            self.telemetry.snapshot_dropped();
+        }
+    }
+
+    /// Tells the residency how much memory this aggregate takes, when that has changed by more than a quarter.
+    fn weigh(&mut self) {
+        let state = size_of::<A>() + orchestrix_core::codec::bincode::size_of(&self.state);
+        let weight = OVERHEAD_BYTES + state + self.memory.weight_bytes();
+        if weight.abs_diff(self.weight) * 4 > self.weight {
+            self.weight = weight;
+            self.local.shared.residents.weigh(self.handle.slot(), weight);
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! Work on its way to an aggregate and its answer on the way back.
+//!
+//! A job is one allocation that travels: made by the caller, delivered on the aggregate's arbiter, run by the actor.
+//! Its [`Ticket`] tells the caller for certain whether work that timed out was looked at.
+
+use std::any::type_name;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use orchestrix_core::codec::json;
+use orchestrix_core::store::Receipt;
+use orchestrix_core::{
+    Aggregate, Command, CommandId, Context, Epoch, Event, Handle, Metadata, ShardId, Version,
+};
+use tokio::sync::oneshot;
+
+use super::dedup::Verdict;
+use super::directory::Local;
+use super::instance::{Draft, Instance};
+use super::recovery::panic_words;
+use super::shared::Permit;
+use crate::error::{NotAttempted, SaveError, SendError};
+use crate::node::Done;
+use crate::writer::{Fate, Pending};
+
+/// Where a job goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) type_index: usize,
+    pub(crate) id: Arc<str>,
+    pub(crate) shard: ShardId,
+}
+
+/// A job that does not say its types yet: what an arbiter's inbox carries.
+pub(crate) trait Deliver: Send {
+    /// Hands the job to the actor of its aggregate.
+    fn deliver(self: Box<Self>, local: &Rc<Local>);
+
+    /// Answers it without having looked at it.
+    fn refuse(self: Box<Self>, why: NotAttempted);
+}
+
+/// A job for an aggregate of a known type.
+pub(crate) trait Job<A: Aggregate>: Deliver {
+    /// Returns where it goes.
+    fn route(&self) -> &Route;
+
+    /// Returns the command that it carries, if it is one.
+    fn command_id(&self) -> Option<CommandId>;
+
+    /// Looks at the state and answers, now or later.
+    fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A>;
+}
+
+/// What became of a job that ran.
+pub(crate) enum Ran<A: Aggregate> {
+    /// It is answered, or its caller has gone.
+    Answered,
+    /// Its answer waits in the gate.
+    Held,
+    /// Its events are on their way to the store.
+    Appended,
+    /// User code panicked. The job may be run once more on a rebuilt state.
+    Panicked(Box<dyn Job<A>>, Arc<str>),
+}
+
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// Decides, between the caller's timer and the actor, whether a job was looked at.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    state: AtomicU8,
+    deadline: Instant,
+}
+
+impl Ticket {
+    pub(crate) fn new(deadline: Instant) -> Arc<Self> {
+        Arc::new(Self { state: AtomicU8::new(WAITING), deadline })
+    }
+
+    /// The caller gives up; `true` when nobody has looked at the job and nobody will.
+    pub(crate) fn abandon(&self) -> bool {
+        self.become_state(ABANDONED) != STARTED
+    }
+
+    /// The actor takes the job; an error when the caller has gone or the deadline has passed.
+    fn start(&self) -> Result<(), NotAttempted> {
+        if Instant::now() >= self.deadline {
+            self.abandon();
+        }
+        if self.become_state(STARTED) == ABANDONED { Err(NotAttempted::DeadlineExceeded) } else { Ok(()) }
+    }
+
+    /// Moves on from `WAITING`; returns the state before.
+    fn become_state(&self, state: u8) -> u8 {
+        match self.state.compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(before) | Err(before) => before,
+        }
+    }
+}
+
+/// The part that every job has.
+pub(crate) struct Envelope<T> {
+    pub(crate) route: Route,
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) answer: Answer<T>,
+}
+
+/// The way back to the caller. A caller who has gone is no error: nobody is left to tell.
+pub(crate) struct Answer<T> {
+    pub(crate) caller: oneshot::Sender<T>,
+    pub(crate) permit: Permit,
+}
+
+impl<T> Answer<T> {
+    fn give(self, value: T) {
+        drop(self.permit);
+        let _ = self.caller.send(value);
+    }
+}
+
+/// A command.
+pub(crate) struct CommandJob<C: Command> {
+    pub(crate) envelope: Envelope<CommandAnswer<C>>,
+    pub(crate) command: C,
+    pub(crate) command_id: CommandId,
+    /// The runtime made the id for this very call.
+    pub(crate) fresh: bool,
+    pub(crate) fingerprint: u64,
+    pub(crate) metadata: Metadata,
+}
+
+/// What a command's caller gets.
+pub(crate) type CommandAnswer<C> = Result<Done<<C as Command>::Reply>, SendError<<C as Command>::Refusal>>;
+
+/// A command job that also knows its aggregate.
+pub(crate) struct Typed<A, J>(pub(crate) J, pub(crate) std::marker::PhantomData<fn() -> A>);
+
+impl<A: Handle<C>, C: Command> Deliver for Typed<A, CommandJob<C>> {
+    fn deliver(self: Box<Self>, local: &Rc<Local>) {
+        local.deliver::<A>(self);
+    }
+
+    fn refuse(self: Box<Self>, why: NotAttempted) {
+        self.0.envelope.answer.give(Err(why.into()));
+    }
+}
+
+impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
+    fn route(&self) -> &Route {
+        &self.0.envelope.route
+    }
+
+    fn command_id(&self) -> Option<CommandId> {
+        Some(self.0.command_id)
+    }
+
+    fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+        let _span = instance.span(C::NAME, self.0.command_id).entered();
+        if let Err(why) = self.0.envelope.ticket.start() {
+            self.refuse(why);
+            return Ran::Answered;
+        }
+        match instance.remembered(self.0.command_id, self.0.fingerprint, self.0.fresh) {
+            Verdict::New => self.decide(instance),
+            Verdict::Repeat(entry) => {
+                let (reply, version) = (json::decode::<C::Reply>(C::NAME, &entry.reply), entry.version);
+                Self::repeat(*self, instance, reply, version)
+            }
+            Verdict::Reused => {
+                let why = NotAttempted::IdReused {
+                    command_id: self.0.command_id,
+                    stream: instance.stream().clone(),
+                };
+                self.refuse(why);
+                Ran::Answered
+            }
+            Verdict::Expired => {
+                let why = NotAttempted::IdExpired {
+                    command_id: self.0.command_id,
+                    stream: instance.stream().clone(),
+                };
+                self.refuse(why);
+                Ran::Answered
+            }
+        }
+    }
+}
+
+impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
+    /// Answers a retry with the first reply, once that is durable.
+    fn repeat(
+        self,
+        instance: &mut Instance<A>,
+        reply: Result<C::Reply, orchestrix_core::DecodeError>,
+        version: Version,
+    ) -> Ran<A> {
+        let CommandJob { envelope, command_id, .. } = self.0;
+        let (shard, epoch) = (envelope.route.shard, instance.epoch());
+        let done = match reply {
+            Ok(reply) => Ok(Done { reply, version, shard, epoch, command_id, duplicate: true }),
+            Err(error) => Err(NotAttempted::Unencodable { reason: error.to_string().into() }.into()),
+        };
+        instance.hold_until(version, move |end| envelope.answer.give(end.map_err(SendError::from).and(done)))
+    }
+
+    fn decide(mut self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata));
+        let decision = catch_unwind(AssertUnwindSafe(|| instance.state().handle(&self.0.command, &context)));
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(panic) => return self.panicked(context, panic_words(&*panic)),
+        };
+        let (events, reply) = match decision {
+            Ok(accepted) => accepted.into_parts(),
+            Err(refusal) => {
+                let answer = self.0.envelope.answer;
+                return instance.hold(move |end| {
+                    answer.give(Err(end.map_or_else(SendError::from, |()| SendError::Refused(refusal))));
+                });
+            }
+        };
+        if events.is_empty() {
+            self.answer_without_events(instance, reply)
+        } else {
+            self.append(instance, context, events, reply)
+        }
+    }
+
+    fn answer_without_events(self, instance: &mut Instance<A>, reply: C::Reply) -> Ran<A> {
+        let CommandJob { envelope, command_id, .. } = self.0;
+        let (version, shard, epoch) = (instance.head(), envelope.route.shard, instance.epoch());
+        let done = Done { reply, version, shard, epoch, command_id, duplicate: false };
+        instance.hold(move |end| envelope.answer.give(end.map(|()| done).map_err(SendError::from)))
+    }
+
+    fn append(
+        self: Box<Self>,
+        instance: &mut Instance<A>,
+        context: Context,
+        events: Vec<A::Event>,
+        reply: C::Reply,
+    ) -> Ran<A> {
+        let receipt = match json::encode(C::NAME, &reply) {
+            Ok(bytes) => Receipt { fingerprint: self.0.fingerprint, reply: bytes },
+            Err(error) => {
+                self.refuse(error.into());
+                return Ran::Answered;
+            }
+        };
+        let draft = match Draft::new(&context, events, receipt) {
+            Ok(draft) => draft,
+            Err(error) => {
+                self.refuse(error.into());
+                return Ran::Answered;
+            }
+        };
+        // Applied first: an event that the aggregate cannot apply must never reach the log.
+        if let Err(words) = instance.apply(&draft) {
+            return self.panicked(context, words);
+        }
+        let version = instance.head().plus(draft.events.len() as u64);
+        let CommandJob { envelope, command_id, .. } = self.0;
+        let pending = PendingCommand::<C> {
+            answer: envelope.answer,
+            reply,
+            version,
+            shard: envelope.route.shard,
+            command_id,
+        };
+        instance.append(draft, Box::new(pending));
+        Ran::Appended
+    }
+
+    fn panicked(mut self: Box<Self>, context: Context, words: Arc<str>) -> Ran<A> {
+        tracing::error!(command = C::NAME, aggregate = type_name::<A>(), %words, "the aggregate's code panicked");
+        self.0.metadata = context.metadata;
+        Ran::Panicked(self, words)
+    }
+}
+
+/// The answer of a command that stored events.
+struct PendingCommand<C: Command> {
+    answer: Answer<CommandAnswer<C>>,
+    reply: C::Reply,
+    version: Version,
+    shard: ShardId,
+    command_id: CommandId,
+}
+
+impl<C: Command> Pending for PendingCommand<C> {
+    fn settle(self: Box<Self>, fate: &Fate) {
+        let Self { answer, reply, version, shard, command_id } = *self;
+        answer.give(match fate {
+            Fate::Durable(epoch) => {
+                Ok(Done { reply, version, shard, epoch: *epoch, command_id, duplicate: false })
+            }
+            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+        });
+    }
+}
+
+/// A look at the state.
+pub(crate) struct ReadJob<F, R> {
+    pub(crate) envelope: Envelope<Result<Seen<R>, NotAttempted>>,
+    pub(crate) view: F,
+}
+
+/// What a read saw, and where.
+pub(crate) struct Seen<R> {
+    pub(crate) value: R,
+    pub(crate) version: Version,
+    pub(crate) epoch: Epoch,
+}
+
+impl<A: Aggregate, F, R> Deliver for Typed<A, ReadJob<F, R>>
+where
+    F: FnOnce(&A) -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn deliver(self: Box<Self>, local: &Rc<Local>) {
+        local.deliver::<A>(self);
+    }
+
+    fn refuse(self: Box<Self>, why: NotAttempted) {
+        self.0.envelope.answer.give(Err(why));
+    }
+}
+
+impl<A: Aggregate, F, R> Job<A> for Typed<A, ReadJob<F, R>>
+where
+    F: FnOnce(&A) -> R + Send + 'static,
+    R: Send + 'static,
+{
+    fn route(&self) -> &Route {
+        &self.0.envelope.route
+    }
+
+    fn command_id(&self) -> Option<CommandId> {
+        None
+    }
+
+    fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+        let ReadJob { envelope, view } = self.0;
+        if let Err(why) = envelope.ticket.start() {
+            envelope.answer.give(Err(why));
+            return Ran::Answered;
+        }
+        // A view is the caller's code, not the aggregate's: when it panics, it fails alone.
+        let value = match catch_unwind(AssertUnwindSafe(|| view(instance.state()))) {
+            Ok(value) => value,
+            Err(panic) => {
+                let words = format!("the view panicked: {}", panic_words(&*panic));
+                envelope.answer.give(Err(NotAttempted::unavailable(words)));
+                return Ran::Answered;
+            }
+        };
+        let seen = Seen { value, version: instance.head(), epoch: instance.epoch() };
+        instance.hold(move |end| envelope.answer.give(end.map(|()| seen)))
+    }
+}
+
+/// Events that were decided elsewhere.
+pub(crate) struct SaveJob<E> {
+    pub(crate) envelope: Envelope<Result<Done<()>, SaveError>>,
+    pub(crate) expected: Version,
+    pub(crate) events: Vec<E>,
+    pub(crate) command_id: CommandId,
+    pub(crate) fresh: bool,
+    pub(crate) fingerprint: u64,
+    pub(crate) metadata: Metadata,
+}
+
+impl<A: Aggregate> Deliver for Typed<A, SaveJob<A::Event>> {
+    fn deliver(self: Box<Self>, local: &Rc<Local>) {
+        local.deliver::<A>(self);
+    }
+
+    fn refuse(self: Box<Self>, why: NotAttempted) {
+        self.0.envelope.answer.give(Err(why.into()));
+    }
+}
+
+impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
+    fn route(&self) -> &Route {
+        &self.0.envelope.route
+    }
+
+    fn command_id(&self) -> Option<CommandId> {
+        Some(self.0.command_id)
+    }
+
+    fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+        if let Err(why) = self.0.envelope.ticket.start() {
+            self.refuse(why);
+            return Ran::Answered;
+        }
+        let (command_id, stream) = (self.0.command_id, instance.stream().clone());
+        match instance.remembered(command_id, self.0.fingerprint, self.0.fresh) {
+            Verdict::New => self.save(instance),
+            Verdict::Repeat(entry) => {
+                let version = entry.version;
+                let (answer, shard) = (self.0.envelope.answer, self.0.envelope.route.shard);
+                let done =
+                    Done { reply: (), version, shard, epoch: instance.epoch(), command_id, duplicate: true };
+                instance
+                    .hold_until(version, move |end| answer.give(end.map(|()| done).map_err(SaveError::from)))
+            }
+            Verdict::Reused => {
+                self.refuse(NotAttempted::IdReused { command_id, stream });
+                Ran::Answered
+            }
+            Verdict::Expired => {
+                self.refuse(NotAttempted::IdExpired { command_id, stream });
+                Ran::Answered
+            }
+        }
+    }
+}
+
+impl<A: Aggregate> Typed<A, SaveJob<A::Event>> {
+    fn save(mut self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+        let (stream, expected, actual) = (instance.stream().clone(), self.0.expected, instance.head());
+        if expected != actual {
+            let answer = self.0.envelope.answer;
+            return instance.hold(move |end| {
+                let conflict = SaveError::Conflict { stream, expected, actual };
+                answer.give(Err(end.map_or_else(SaveError::from, |()| conflict)));
+            });
+        }
+        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata));
+        let receipt = Receipt { fingerprint: self.0.fingerprint, reply: b"null".to_vec() };
+        let draft = match Draft::new(&context, std::mem::take(&mut self.0.events), receipt) {
+            Ok(draft) => draft,
+            Err(error) => {
+                self.refuse(error.into());
+                return Ran::Answered;
+            }
+        };
+        if let Err(words) = instance.apply(&draft) {
+            self.0.events = draft.events;
+            self.0.metadata = context.metadata;
+            return Ran::Panicked(self, words);
+        }
+        let version = actual.plus(draft.events.len() as u64);
+        let (answer, shard, command_id) =
+            (self.0.envelope.answer, self.0.envelope.route.shard, self.0.command_id);
+        instance.append(draft, Box::new(PendingSave { answer, version, shard, command_id }));
+        Ran::Appended
+    }
+}
+
+/// The answer of a save.
+struct PendingSave {
+    answer: Answer<Result<Done<()>, SaveError>>,
+    version: Version,
+    shard: ShardId,
+    command_id: CommandId,
+}
+
+impl Pending for PendingSave {
+    fn settle(self: Box<Self>, fate: &Fate) {
+        let Self { answer, version, shard, command_id } = *self;
+        answer.give(match fate {
+            Fate::Durable(epoch) => {
+                Ok(Done { reply: (), version, shard, epoch: *epoch, command_id, duplicate: false })
+            }
+            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+        });
+    }
+}
+
+/// Returns the fingerprint of events that are saved directly: their stored forms, one after the other.
+pub(crate) fn events_fingerprint<E: Event>(events: &[E]) -> Result<u64, orchestrix_core::EncodeError> {
+    let mut stored = Vec::new();
+    for event in events {
+        stored.push((event.event_type(), event.schema_version(), event.encode()?.bytes));
+    }
+    orchestrix_core::codec::bincode::fingerprint("save", &stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn either_the_caller_gives_up_or_the_work_starts() {
+        let later = Instant::now() + Duration::from_hours(1);
+        let ticket = Ticket::new(later);
+        assert_eq!(ticket.start(), Ok(()));
+        assert!(!ticket.abandon(), "it has started");
+        let ticket = Ticket::new(later);
+        assert!(ticket.abandon());
+        assert_eq!(ticket.start(), Err(NotAttempted::DeadlineExceeded));
+    }
+
+    #[test]
+    fn work_whose_deadline_has_passed_does_not_start() {
+        let ticket = Ticket::new(Instant::now());
+        assert_eq!(ticket.start(), Err(NotAttempted::DeadlineExceeded));
+        assert!(ticket.abandon());
+    }
+}

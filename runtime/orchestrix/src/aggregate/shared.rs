@@ -1,0 +1,102 @@
+//! What every arbiter of a node shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use orchestrix_core::{Clock, EventStore, ShardCount, ShardId};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::dedup::Window;
+use super::residency::Residents;
+use super::snapshotter::Taken;
+use crate::error::NotAttempted;
+use crate::settings::Settings;
+use crate::telemetry::Telemetry;
+use crate::writer::{Append, Ownership};
+
+/// The parts of a node that its aggregates use. It holds no way to reach the arbiters, so that a node that is
+/// dropped without a shutdown comes apart.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shards: ShardCount,
+    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) lanes: Vec<mpsc::Sender<Append>>,
+    pub(crate) snapshots: mpsc::Sender<Taken>,
+    pub(crate) residents: Residents,
+    pub(crate) loads: Arc<Semaphore>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// Set when a commit was refused because the shard has another owner.
+    pub(crate) fenced: AtomicBool,
+}
+
+impl Shared {
+    /// Returns the lane that carries a shard's commits.
+    pub(crate) fn lane(&self, shard: ShardId) -> &mpsc::Sender<Append> {
+        &self.lanes[shard.get() as usize % self.lanes.len()]
+    }
+
+    /// Returns how much an aggregate remembers of its commands.
+    pub(crate) fn window(&self) -> Window {
+        Window { commands_max: self.settings.dedup_commands_max, age_max: self.settings.dedup_age_max }
+    }
+}
+
+/// Counts work that was accepted and not yet answered, and refuses what is over the bound.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    now: AtomicUsize,
+    max: usize,
+}
+
+/// What callers who hit the bound are told to wait: a little more than a batch takes on a busy disk.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+impl InFlight {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { now: AtomicUsize::new(0), max })
+    }
+
+    /// Takes a place, given back when the permit is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, NotAttempted> {
+        if self.now.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            let what = "the node's commands in flight";
+            return Err(NotAttempted::Overloaded { what, limit: self.max, retry_after: RETRY_AFTER });
+        }
+        Ok(Permit(Arc::clone(self)))
+    }
+
+    /// Returns how much is in flight.
+    pub(crate) fn now(&self) -> usize {
+        self.now.load(Ordering::Acquire)
+    }
+}
+
+/// A place among the work in flight.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<InFlight>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_over_the_bound_is_refused_and_places_come_back() {
+        let in_flight = InFlight::new(2);
+        let first = in_flight.enter().expect("room");
+        let _second = in_flight.enter().expect("room");
+        assert!(matches!(in_flight.enter(), Err(NotAttempted::Overloaded { limit: 2, .. })));
+        drop(first);
+        assert!(in_flight.enter().is_ok());
+        assert_eq!(in_flight.now(), 1);
+    }
+}

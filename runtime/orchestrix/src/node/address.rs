@@ -1,0 +1,403 @@
+//! The address of one aggregate: send, read, save.
+
+use std::any::TypeId;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orchestrix_core::codec::bincode;
+use orchestrix_core::store::BoxFuture;
+use orchestrix_core::{Aggregate, Command, CommandId, Epoch, Handle, Metadata, ShardId, Version, check_key};
+use tokio::sync::{mpsc, oneshot};
+
+use super::running::Running;
+use super::{Consistency, NodeStatus};
+use crate::aggregate::{
+    Answer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen, Ticket, Typed,
+    events_fingerprint,
+};
+use crate::error::{NotAttempted, SaveError, SendError, Unknown};
+use crate::telemetry::CommandOutcome;
+
+/// The address of one aggregate. Cheap to make and to clone; it keeps nothing resident.
+pub struct AggregateRef<A: Aggregate> {
+    running: Arc<Running>,
+    id: Arc<str>,
+    shard: ShardId,
+    aggregate: PhantomData<fn() -> A>,
+}
+
+impl<A: Aggregate> Clone for AggregateRef<A> {
+    fn clone(&self) -> Self {
+        Self {
+            running: Arc::clone(&self.running),
+            id: Arc::clone(&self.id),
+            shard: self.shard,
+            aggregate: PhantomData,
+        }
+    }
+}
+
+impl<A: Aggregate> std::fmt::Debug for AggregateRef<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", A::TYPE, self.id)
+    }
+}
+
+/// What a command did, besides its reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done<R> {
+    /// The reply.
+    pub reply: R,
+    /// The version of the aggregate after the command.
+    pub version: Version,
+    /// The shard of the aggregate.
+    pub shard: ShardId,
+    /// The epoch under which it was answered.
+    pub epoch: Epoch,
+    /// The command's id.
+    pub command_id: CommandId,
+    /// Whether this is the repeated answer to an earlier command with the same id.
+    pub duplicate: bool,
+}
+
+impl<A: Aggregate> AggregateRef<A> {
+    pub(super) fn new(running: Arc<Running>, id: Arc<str>) -> Self {
+        let shard = running.shared.shards.shard_of(A::TYPE.as_str(), &id);
+        Self { running, id, shard, aggregate: PhantomData }
+    }
+
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Returns the aggregate's stream.
+    pub fn stream(&self) -> orchestrix_core::StreamId {
+        orchestrix_core::StreamId::new(A::TYPE.as_str(), Arc::clone(&self.id))
+    }
+
+    /// Prepares a command; `.await` sends it and returns the reply once the events are durable.
+    ///
+    /// Commands of one caller to one aggregate are handled in the order in which they were sent.
+    #[must_use = "a command is sent by `.await`"]
+    pub fn send<C: Command>(&self, command: C) -> Sending<A, C>
+    where
+        A: Handle<C>,
+    {
+        Sending { to: self.clone(), command, call: Call::default() }
+    }
+
+    /// Reads the state: everything that was answered before is in it, and nothing that may vanish.
+    ///
+    /// `view` runs on the aggregate's own thread: keep it short, and return what is needed of the state.
+    ///
+    /// # Errors
+    /// [`NotAttempted`]; in doubt the read has simply not happened.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn read<R: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        view: impl FnOnce(&A) -> R + Send + 'static,
+    ) -> Result<R, NotAttempted> {
+        self.read_versioned(consistency, view).await.map(|(value, _)| value)
+    }
+
+    /// Like [`read`](Self::read), with the version of the state that was seen; 0 when the aggregate has no events.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn read_versioned<R: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        view: impl FnOnce(&A) -> R + Send + 'static,
+    ) -> Result<(R, Version), NotAttempted> {
+        self.start_read(view).finish(consistency).await
+    }
+
+    pub(super) fn start_read<F, R>(&self, view: F) -> Reading<R>
+    where
+        F: FnOnce(&A) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let deadline = Instant::now() + self.running.shared.settings.command_timeout;
+        let sent = self.submit(deadline, |envelope| ReadJob { envelope, view });
+        Reading { running: Arc::clone(&self.running), type_index: self.type_index(), shard: self.shard, sent }
+    }
+
+    /// Prepares to store events directly, if the aggregate is at the version expected; `.await` does it.
+    ///
+    /// It goes through the owner like a command: fenced, in order, applied to the state before the answer.
+    #[must_use = "events are saved by `.await`"]
+    pub fn save(&self, expected: Version, events: Vec<A::Event>) -> Saving<A> {
+        Saving { to: self.clone(), expected, events, call: Call::default() }
+    }
+
+    fn type_index(&self) -> Option<usize> {
+        self.running.type_index(TypeId::of::<A>())
+    }
+
+    /// Puts a job into the inbox of the aggregate's arbiter.
+    fn submit<J, T>(&self, deadline: Instant, make: impl FnOnce(Envelope<T>) -> J) -> Sent<T>
+    where
+        Typed<A, J>: Deliver + 'static,
+    {
+        let running = &self.running;
+        check_key("aggregate id", &self.id)
+            .map_err(|error| NotAttempted::InvalidId { problem: error.to_string().into() })?;
+        let type_index =
+            self.type_index().ok_or(NotAttempted::NotRegistered { aggregate_type: A::TYPE.as_str() })?;
+        match running.status() {
+            NodeStatus::Running => {}
+            NodeStatus::Fenced => return Err(NotAttempted::unavailable("this node lost its shards")),
+            NodeStatus::Draining | NodeStatus::Stopped => return Err(NotAttempted::ShuttingDown),
+        }
+        let permit = running.in_flight.enter()?;
+        let ticket = Ticket::new(deadline);
+        let (caller, answer) = oneshot::channel();
+        let route = Route { type_index, id: Arc::clone(&self.id), shard: self.shard };
+        let envelope = Envelope { route, ticket: Arc::clone(&ticket), answer: Answer { caller, permit } };
+        let job: Box<dyn Deliver> = Box::new(Typed::<A, J>(make(envelope), PhantomData));
+        match running.arbiter(self.shard).try_send(Inbox::Deliver(job)) {
+            Ok(()) => Ok(Waiting { answer, ticket, deadline }),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotAttempted::ShuttingDown),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                let limit = running.arbiter(self.shard).max_capacity();
+                Err(NotAttempted::Overloaded { what: "an arbiter's inbox", limit, retry_after: RETRY_AFTER })
+            }
+        }
+    }
+}
+
+type Sent<T> = Result<Waiting<T>, NotAttempted>;
+
+/// A caller that waits. Dropped, it takes the job back if nobody has looked at it yet.
+struct Waiting<T> {
+    answer: oneshot::Receiver<T>,
+    ticket: Arc<Ticket>,
+    deadline: Instant,
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.ticket.abandon();
+    }
+}
+
+/// No answer came.
+enum NoAnswer {
+    NotAttempted(NotAttempted),
+    Unknown(&'static str),
+}
+
+impl<T> Waiting<T> {
+    async fn answer(mut self) -> Result<T, NoAnswer> {
+        match tokio::time::timeout_at(self.deadline.into(), &mut self.answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::ShuttingDown)),
+            Ok(Err(_)) => Err(NoAnswer::Unknown("the node stopped while it was under way")),
+            Err(_) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::DeadlineExceeded)),
+            Err(_) => Err(NoAnswer::Unknown("no answer came before the deadline")),
+        }
+    }
+}
+
+/// A read under way.
+pub(super) struct Reading<R> {
+    running: Arc<Running>,
+    type_index: Option<usize>,
+    shard: ShardId,
+    sent: Sent<Result<Seen<R>, NotAttempted>>,
+}
+
+impl<R> Reading<R> {
+    pub(super) async fn finish(self, consistency: Consistency) -> Result<(R, Version), NotAttempted> {
+        let shared = Arc::clone(&self.running.shared);
+        let result = self.answer(consistency).await;
+        match &result {
+            Ok(_) => {}
+            Err(why) => shared.telemetry.error(why.kind()),
+        }
+        result
+    }
+
+    async fn answer(self, consistency: Consistency) -> Result<(R, Version), NotAttempted> {
+        let seen = match self.sent?.answer().await {
+            Ok(seen) => seen?,
+            Err(NoAnswer::NotAttempted(why)) => return Err(why),
+            Err(NoAnswer::Unknown(reason)) => return Err(NotAttempted::unavailable(reason)),
+        };
+        let shared = &self.running.shared;
+        // Looked at first, asked after: what was true when it was asked was true when it was looked at.
+        if consistency == Consistency::Confirmed {
+            let claim = [(self.shard, seen.epoch)];
+            if shared.store.confirm(shared.ownership.owner(), &claim).await? != [true] {
+                return Err(NotAttempted::unavailable("the shard has another owner"));
+            }
+        }
+        if let Some(type_index) = self.type_index {
+            shared.telemetry.of(type_index).metrics.reads.increment(1);
+        }
+        Ok((seen.value, seen.version))
+    }
+}
+
+/// What may be set on a call.
+#[derive(Clone, Debug, Default)]
+struct Call {
+    id: Option<CommandId>,
+    within: Option<Duration>,
+    metadata: Metadata,
+}
+
+/// A command on its way: set what it needs, then `.await` it.
+pub struct Sending<A: Aggregate, C: Command> {
+    to: AggregateRef<A>,
+    command: C,
+    call: Call,
+}
+
+impl<A: Handle<C>, C: Command> Sending<A, C> {
+    /// Sets the command's id, so that a retry with the same id has no second effect. Without one a fresh one is made.
+    #[must_use]
+    pub fn id(mut self, id: CommandId) -> Self {
+        self.call.id = Some(id);
+        self
+    }
+
+    /// Sets how long the answer may take. Default: the node's `command_timeout`.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.call.within = Some(limit);
+        self
+    }
+
+    /// Sets what travels with the command and is stored with its events.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.call.metadata = metadata;
+        self
+    }
+
+    /// Sends it and returns the reply with version, epoch and id.
+    ///
+    /// # Errors
+    /// [`SendError`]: refused by the aggregate, not attempted, or unknown.
+    ///
+    /// # Cancel safety
+    /// A dropped call takes the command back if the aggregate has not looked at it; otherwise it is carried out.
+    /// In doubt, send it again with the same id.
+    pub async fn receipt(self) -> Result<Done<C::Reply>, SendError<C::Refusal>> {
+        let started = Instant::now();
+        let running = Arc::clone(&self.to.running);
+        let type_index = self.to.type_index();
+        let result = self.answer(started).await;
+        if let Some(type_index) = type_index {
+            let telemetry = running.shared.telemetry.of(type_index);
+            telemetry.metrics.command(outcome(&result), started.elapsed());
+        }
+        if let Err(SendError::NotAttempted(why)) = &result {
+            running.shared.telemetry.error(why.kind());
+        }
+        result
+    }
+
+    async fn answer(self, started: Instant) -> Result<Done<C::Reply>, SendError<C::Refusal>> {
+        let Self { to, command, call } = self;
+        let command_id = call.id.unwrap_or_else(CommandId::fresh);
+        let deadline = started + call.within.unwrap_or(to.running.shared.settings.command_timeout);
+        let fingerprint = bincode::fingerprint(C::NAME, &command).map_err(NotAttempted::from)?;
+        let (fresh, metadata) = (call.id.is_none(), call.metadata);
+        let make = |envelope| CommandJob { envelope, command, command_id, fresh, fingerprint, metadata };
+        match to.submit(deadline, make)?.answer().await {
+            Ok(answer) => answer,
+            Err(NoAnswer::NotAttempted(why)) => Err(why.into()),
+            Err(NoAnswer::Unknown(reason)) => Err(Unknown { command_id, reason: reason.into() }.into()),
+        }
+    }
+}
+
+fn outcome<R, F>(result: &Result<Done<R>, SendError<F>>) -> CommandOutcome {
+    match result {
+        Ok(done) if done.duplicate => CommandOutcome::Duplicate,
+        Ok(_) => CommandOutcome::Done,
+        Err(SendError::Refused(_)) => CommandOutcome::Refused,
+        Err(SendError::Unknown(_)) => CommandOutcome::Unknown,
+        Err(SendError::NotAttempted(NotAttempted::Overloaded { .. })) => CommandOutcome::Overloaded,
+        Err(SendError::NotAttempted(_)) => CommandOutcome::Failed,
+    }
+}
+
+impl<A: Handle<C>, C: Command> IntoFuture for Sending<A, C> {
+    type Output = Result<C::Reply, SendError<C::Refusal>>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.receipt().await.map(|done| done.reply) })
+    }
+}
+
+/// Events on their way: set what they need, then `.await`.
+pub struct Saving<A: Aggregate> {
+    to: AggregateRef<A>,
+    expected: Version,
+    events: Vec<A::Event>,
+    call: Call,
+}
+
+impl<A: Aggregate> Saving<A> {
+    /// Sets the command id under which the events are saved, so that a retry has no second effect.
+    #[must_use]
+    pub fn id(mut self, id: CommandId) -> Self {
+        self.call.id = Some(id);
+        self
+    }
+
+    /// Sets how long the answer may take. Default: the node's `command_timeout`.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.call.within = Some(limit);
+        self
+    }
+
+    /// Sets what is stored with the events.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.call.metadata = metadata;
+        self
+    }
+
+    async fn answer(self) -> Result<Done<()>, SaveError> {
+        let Self { to, expected, events, call } = self;
+        let command_id = call.id.unwrap_or_else(CommandId::fresh);
+        if events.is_empty() {
+            return Err(NotAttempted::Unencodable {
+                reason: "no events were given; give at least one".into(),
+            }
+            .into());
+        }
+        let deadline = Instant::now() + call.within.unwrap_or(to.running.shared.settings.command_timeout);
+        let fingerprint = events_fingerprint(&events).map_err(NotAttempted::from)?;
+        let (fresh, metadata) = (call.id.is_none(), call.metadata);
+        let make =
+            |envelope| SaveJob { envelope, expected, events, command_id, fresh, fingerprint, metadata };
+        match to.submit(deadline, make)?.answer().await {
+            Ok(answer) => answer,
+            Err(NoAnswer::NotAttempted(why)) => Err(why.into()),
+            Err(NoAnswer::Unknown(reason)) => Err(Unknown { command_id, reason: reason.into() }.into()),
+        }
+    }
+}
+
+impl<A: Aggregate> IntoFuture for Saving<A> {
+    type Output = Result<Done<()>, SaveError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.answer())
+    }
+}

@@ -1,0 +1,255 @@
+//! Describes a node and starts it.
+
+use std::any::{TypeId, type_name};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use orchestrix_core::store::{BoxFuture, Source};
+use orchestrix_core::{Aggregate, Clock, EventStore, Incarnation, SystemClock};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::Node;
+use super::running::{Running, Tasks};
+use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
+use crate::error::StartError;
+use crate::settings::Settings;
+use crate::store::Memory;
+use crate::telemetry::{HookSet, Hooks, Metrics, Telemetry, TypeTelemetry};
+use crate::writer::{Lane, Limits, Ownership};
+
+/// Something that opens as an event store when the node starts.
+pub trait IntoStore: Send + 'static {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// The store's own error; the node does not start.
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>>;
+}
+
+impl IntoStore for Arc<dyn EventStore> {
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
+        Box::pin(async move { Ok(*self) })
+    }
+}
+
+impl IntoStore for Memory {
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
+        Box::pin(async move { Ok(Arc::new(*self) as Arc<dyn EventStore>) })
+    }
+}
+
+/// Where everything starts: [`Orchestrix::builder`].
+#[derive(Clone, Copy, Debug)]
+pub struct Orchestrix;
+
+impl Orchestrix {
+    /// Begins to describe a node.
+    pub fn builder() -> Builder {
+        Builder {
+            store: None,
+            kinds: Vec::new(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            hooks: Vec::new(),
+            metrics: true,
+        }
+    }
+}
+
+/// One registered kind of aggregate.
+struct Kind {
+    type_id: TypeId,
+    name: &'static str,
+    rust_name: &'static str,
+    make_table: fn(Arc<TypeTelemetry>) -> Box<dyn std::any::Any>,
+}
+
+/// Describes a node before it starts.
+pub struct Builder {
+    store: Option<Box<dyn IntoStore>>,
+    kinds: Vec<Kind>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    hooks: Vec<Arc<dyn Hooks>>,
+    metrics: bool,
+}
+
+impl Builder {
+    /// Sets where events are kept: `Memory::new()`, `Sqlite::open(path)`, or any `Arc<dyn EventStore>`.
+    #[must_use]
+    pub fn store(mut self, store: impl IntoStore) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// Registers a kind of aggregate. One registration is enough for commands, reads, replay and tools.
+    #[must_use]
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.kinds.push(Kind {
+            type_id: TypeId::of::<A>(),
+            name: A::TYPE.as_str(),
+            rust_name: type_name::<A>(),
+            make_table: aggregate::Table::<A>::boxed,
+        });
+        self
+    }
+
+    /// Replaces the default settings.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Replaces the system's clock, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Adds observability hooks; may be called several times.
+    #[must_use]
+    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+        self.hooks.push(Arc::new(hooks));
+        self
+    }
+
+    /// Says whether the node records metrics at the process's recorder. Default: yes.
+    #[must_use]
+    pub fn metrics(mut self, enabled: bool) -> Self {
+        self.metrics = enabled;
+        self
+    }
+
+    /// Opens the store, claims its shards and starts the arbiters. Must be called inside a tokio runtime, which then
+    /// carries the writer; the actors have threads of their own.
+    ///
+    /// # Errors
+    /// [`StartError`]: a setting out of its range, two types of one name, a store that does not open, shards that
+    /// somebody else holds. Nothing is left running.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave the shards claimed; the next start claims them again.
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.settings.validate()?;
+        check_names(&self.kinds)?;
+        let store = self.store.ok_or(StartError::NoStore)?.open().await.map_err(StartError::Open)?;
+        let shards = store.info().shard_count;
+        let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
+        let all: Vec<_> = shards.all().collect();
+        for claim in store.claim(&all, ownership.owner()).await? {
+            ownership.claimed(claim);
+        }
+        let metrics = Arc::new(if self.metrics { Metrics::new() } else { Metrics::disabled() });
+        let hooks = Arc::new(HookSet::new(self.hooks, &metrics));
+        let names: Vec<_> = self.kinds.iter().map(|kind| kind.name).collect();
+        let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
+        let parts = Parts { settings: self.settings, clock: self.clock, store, ownership, telemetry };
+        parts.assemble(&self.kinds)
+    }
+}
+
+fn check_names(kinds: &[Kind]) -> Result<(), StartError> {
+    for (place, kind) in kinds.iter().enumerate() {
+        if let Some(first) = kinds[..place].iter().find(|other| other.name == kind.name) {
+            let (name, first, second) = (kind.name, first.rust_name, kind.rust_name);
+            return Err(StartError::DuplicateType { name, first, second });
+        }
+    }
+    Ok(())
+}
+
+/// What is there before the threads and tasks of a node.
+struct Parts {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn EventStore>,
+    ownership: Arc<Ownership>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Parts {
+    fn assemble(self, kinds: &[Kind]) -> Result<Node, StartError> {
+        let settings = &self.settings;
+        // Room for all work in flight, and for what the lanes tell about it.
+        let inbox_max = settings.commands_in_flight_max + 1_024;
+        let (inboxes, receivers): (Vec<_>, Vec<_>) =
+            (0..settings.arbiters).map(|_| mpsc::channel(inbox_max)).unzip();
+        let mut tasks = Tasks::default();
+        let lanes = self.start_lanes(&inboxes, &mut tasks);
+        let (snapshots, queue) = mpsc::channel(aggregate::SNAPSHOTS_WAITING_MAX);
+        let (store, ownership, telemetry) =
+            (Arc::clone(&self.store), Arc::clone(&self.ownership), Arc::clone(&self.telemetry));
+        let (stop, stopped) = oneshot::channel();
+        let snapshotter = Snapshotter { queue, store, ownership, telemetry };
+        tasks.snapshotter = Some((stop, tokio::spawn(snapshotter.run(stopped))));
+        let shared = Arc::new(Shared {
+            shards: self.store.info().shard_count,
+            residents: Residents::new(
+                settings.residency_bytes_max,
+                settings.residency_idle_max,
+                settings.arbiters,
+            ),
+            loads: Arc::new(Semaphore::new(settings.loads_in_flight_max)),
+            settings: self.settings,
+            store: self.store,
+            clock: self.clock,
+            ownership: self.ownership,
+            lanes,
+            snapshots,
+            telemetry: self.telemetry,
+            fenced: AtomicBool::new(false),
+        });
+        start_arbiters(&shared, kinds, receivers, &mut tasks)?;
+        let types: HashMap<_, _> =
+            kinds.iter().enumerate().map(|(place, kind)| (kind.type_id, place)).collect();
+        Ok(Node { running: Running::start(shared, inboxes, types, tasks) })
+    }
+
+    fn start_lanes(
+        &self,
+        inboxes: &[mpsc::Sender<Inbox>],
+        tasks: &mut Tasks,
+    ) -> Vec<mpsc::Sender<crate::writer::Append>> {
+        let info = self.store.info();
+        let limits = Limits {
+            events_max: self.settings.batch_events_max.min(info.batch_events_max),
+            bytes_max: self.settings.batch_bytes_max,
+        };
+        let start = |_| {
+            let (sender, queue) = mpsc::channel(self.settings.commands_in_flight_max);
+            let lane = Lane {
+                queue,
+                store: Arc::clone(&self.store),
+                ownership: Arc::clone(&self.ownership),
+                limits,
+                arbiters: inboxes.iter().map(mpsc::Sender::downgrade).collect(),
+                telemetry: Arc::clone(&self.telemetry),
+            };
+            tasks.lanes.push(tokio::spawn(lane.run()));
+            sender
+        };
+        (0..info.lanes.max(1)).map(start).collect()
+    }
+}
+
+fn start_arbiters(
+    shared: &Arc<Shared>,
+    kinds: &[Kind],
+    receivers: Vec<mpsc::Receiver<Inbox>>,
+    tasks: &mut Tasks,
+) -> Result<(), StartError> {
+    let makers: Vec<_> = kinds.iter().map(|kind| kind.make_table).collect();
+    let telemetry = Arc::clone(&shared.telemetry);
+    let make_tables: aggregate::MakeTables = Arc::new(move || {
+        makers.iter().enumerate().map(|(place, make)| make(Arc::clone(telemetry.of(place)))).collect()
+    });
+    for (index, inbox) in (0..).zip(receivers) {
+        let thread = Arbiter::start(index, Arc::clone(shared), Arc::clone(&make_tables), inbox)
+            .map_err(|error| StartError::Thread(error.to_string()))?;
+        tasks.arbiters.push(thread);
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! A lane: takes what has queued up, appends it in one go, tells everybody in it, and goes on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use orchestrix_core::store::{Batch, CommitOutcome};
+use orchestrix_core::{CommandId, Epoch, EventStore, ShardId, StreamId, Version};
+use tokio::sync::mpsc;
+
+use super::batch::{self, BatchLimits, Weighed};
+use super::{Append, Fate, Loss, Ownership, Pending, Settlement, resolve};
+use crate::aggregate::{Inbox, Slot};
+use crate::telemetry::{EventNames, Telemetry};
+
+/// What one append may carry.
+pub(crate) type Limits = BatchLimits;
+
+/// The appends that one lane takes from its queue at once. The queue itself is bounded by the commands in flight.
+const DRAIN_MAX: usize = 4_096;
+
+impl Weighed for Append {
+    fn size(&self) -> (usize, usize) {
+        (self.commit.events.len(), self.commit.weight_bytes())
+    }
+}
+
+/// What is left of a commit while the store has it.
+pub(super) struct Waiting {
+    pub(super) stream: StreamId,
+    pub(super) shard: ShardId,
+    pub(super) epoch: Epoch,
+    pub(super) expected: Version,
+    pub(super) last: Version,
+    pub(super) command_id: CommandId,
+    names: EventNames,
+    slot: Slot,
+}
+
+/// One writer lane. A stream always goes through the same one, and one batch is under way at a time.
+pub(crate) struct Lane {
+    pub(crate) queue: mpsc::Receiver<Append>,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) limits: Limits,
+    /// Weak, so that a node that is dropped without a shutdown comes apart.
+    pub(crate) arbiters: Vec<mpsc::WeakSender<Inbox>>,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+impl Lane {
+    /// Runs until every sender is gone and the queue is empty.
+    pub(crate) async fn run(mut self) {
+        let mut waiting = VecDeque::new();
+        let mut incoming = Vec::new();
+        loop {
+            if waiting.is_empty() && self.queue.recv_many(&mut incoming, DRAIN_MAX).await == 0 {
+                return;
+            }
+            while incoming.len() < DRAIN_MAX
+                && let Ok(append) = self.queue.try_recv()
+            {
+                incoming.push(append);
+            }
+            waiting.extend(incoming.drain(..));
+            let batch = batch::take(&mut waiting, self.limits);
+            self.append(batch).await;
+        }
+    }
+
+    async fn append(&self, batch: Vec<Append>) {
+        let started = Instant::now();
+        let mut commits = Vec::with_capacity(batch.len());
+        let mut waiting = Vec::with_capacity(batch.len());
+        // Apart from the rest, since an answer need not be shareable between threads.
+        let mut pending = Vec::with_capacity(batch.len());
+        for mut append in batch {
+            append.commit.epoch = self.ownership.epoch(append.commit.shard);
+            waiting.push(Waiting {
+                stream: append.commit.stream.clone(),
+                shard: append.commit.shard,
+                epoch: append.commit.epoch,
+                expected: append.commit.expected,
+                last: append.commit.last_version(),
+                command_id: append.commit.command_id,
+                names: self.telemetry.names(&append.commit.events),
+                slot: append.slot,
+            });
+            pending.push(append.pending);
+            commits.push(append.commit);
+        }
+        let mut outcomes = self.store.append(Batch { owner: self.ownership.owner(), commits }).await;
+        // A store that answers for too few leaves the rest unknown; that is resolved like any other doubt.
+        outcomes.resize(
+            waiting.len(),
+            CommitOutcome::Unknown { reason: "the store gave no answer for it".into() },
+        );
+        let fates = resolve::fates(&*self.store, &self.ownership, &waiting, &outcomes, &self.telemetry).await;
+        self.count(&waiting, &fates, started);
+        self.tell(&waiting, pending, fates).await;
+    }
+
+    fn count(&self, waiting: &[Waiting], fates: &[Fate], started: Instant) {
+        let events = waiting.iter().map(|one| one.last.get() - one.expected.get()).sum();
+        self.telemetry.appended(waiting.len(), events, started);
+        for (one, fate) in waiting.iter().zip(fates) {
+            match fate {
+                Fate::Durable(_) => self.telemetry.stored(&one.stream, one.expected, one.last, &one.names),
+                Fate::Lost(loss) => self.telemetry.error(loss.kind()),
+            }
+        }
+    }
+
+    /// Answers the callers, then tells the aggregates, one message per arbiter.
+    async fn tell(&self, waiting: &[Waiting], pending: Vec<Box<dyn Pending>>, fates: Vec<Fate>) {
+        let mut settlements: Vec<Vec<Settlement>> = self.arbiters.iter().map(|_| Vec::new()).collect();
+        for ((waiting, pending), fate) in waiting.iter().zip(pending).zip(fates) {
+            note(&mut settlements[waiting.slot.arbiter as usize], waiting.slot, waiting.last, &fate);
+            pending.settle(&fate);
+        }
+        for (arbiter, settlements) in self.arbiters.iter().zip(settlements) {
+            if settlements.is_empty() {
+                continue;
+            }
+            // An arbiter that is gone has no aggregate left that could want to know.
+            if let Some(arbiter) = arbiter.upgrade() {
+                let _ = arbiter.send(Inbox::Settled(settlements)).await;
+            }
+        }
+    }
+}
+
+/// Adds a fate to the last settlement if that is the same aggregate's, so that a hot one hears once per batch.
+fn note(settlements: &mut Vec<Settlement>, slot: Slot, last: Version, fate: &Fate) {
+    if settlements.last().is_none_or(|settlement| settlement.slot != slot) {
+        settlements.push(Settlement { slot, answered: 0, durable: None, loss: None });
+    }
+    let settlement = settlements.last_mut().expect("one was just pushed");
+    settlement.answered += 1;
+    match fate {
+        Fate::Durable(_) => settlement.durable = Some(last),
+        Fate::Lost(loss) => {
+            settlement.loss.get_or_insert_with(|| Loss::clone(loss));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! One binary, a module per story.
+#![allow(unreachable_pub, missing_docs, reason = "nobody uses a test binary as a library")]
+
+mod commands;
+mod counter;
