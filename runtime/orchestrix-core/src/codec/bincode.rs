@@ -5,6 +5,7 @@
 use ::bincode::config::{self, Configuration, Fixint, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{DecodeError, EncodeError};
 use crate::stream::Name;
@@ -55,14 +56,26 @@ pub fn size_of<T: Serialize + ?Sized>(value: &T) -> usize {
 /// # Errors
 /// [`EncodeError`] when the value has no bincode form.
 pub fn fingerprint<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<u64, EncodeError> {
-    let mut hasher = Hasher(xxhash_rust::xxh3::Xxh3::new());
-    hasher.0.update(what.as_bytes());
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
     let config = config::standard().with_fixed_int_encoding();
     let _: Configuration<LittleEndian, Fixint> = config;
-    ::bincode::serde::encode_into_writer(value, &mut hasher, config)
-        .map_err(|error| EncodeError { what: Name::Borrowed(what), reason: error.to_string() })?;
-    Ok(hasher.0.digest())
+    // Taken out of its cell while a user's `Serialize` runs, which might ask for a fingerprint itself.
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    buffer.extend_from_slice(what.as_bytes());
+    let encoded = ::bincode::serde::encode_into_writer(value, Appender(&mut buffer), config);
+    let fingerprint = xxh3_64(&buffer);
+    if buffer.capacity() <= BUFFER_BYTES_KEPT {
+        BUFFER.set(buffer);
+    }
+    encoded.map_err(|error| EncodeError { what: Name::Borrowed(what), reason: error.to_string() })?;
+    Ok(fingerprint)
 }
+
+/// A larger buffer is given back after use.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
 struct Counter(usize);
 
@@ -73,11 +86,11 @@ impl ::bincode::enc::write::Writer for &mut Counter {
     }
 }
 
-struct Hasher(xxhash_rust::xxh3::Xxh3);
+struct Appender<'a>(&'a mut Vec<u8>);
 
-impl ::bincode::enc::write::Writer for &mut Hasher {
+impl ::bincode::enc::write::Writer for Appender<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ::bincode::error::EncodeError> {
-        self.0.update(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(())
     }
 }

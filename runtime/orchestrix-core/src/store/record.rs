@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::codec::{Codec, DecodeError};
+use crate::codec::{Codec, DecodeError, EncodeError};
 use crate::command::CommandId;
 use crate::event::RawEvent;
 use crate::metadata::Metadata;
@@ -198,6 +198,22 @@ impl Receipt {
         [&self.fingerprint.to_le_bytes()[..], &self.reply].concat()
     }
 
+    /// Returns the stored form of a fingerprint and a reply that is still a value.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the reply has no JSON form.
+    pub fn encode_reply<R: Serialize>(fingerprint: u64, reply: &R) -> Result<Vec<u8>, EncodeError> {
+        let mut bytes = fingerprint.to_le_bytes().to_vec();
+        serde_json::to_writer(&mut bytes, reply)
+            .map_err(|error| EncodeError { what: Name::Borrowed("reply"), reason: error.to_string() })?;
+        Ok(bytes)
+    }
+
+    /// Returns the reply's part of the stored form.
+    pub fn reply_bytes(stored: &[u8]) -> &[u8] {
+        stored.get(8..).unwrap_or_default()
+    }
+
     /// Reads the stored form; `None` when it is too short to be one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (fingerprint, reply) = bytes.split_first_chunk::<8>()?;
@@ -332,5 +348,8 @@ mod tests {
         let receipt = Receipt { fingerprint: 0x0102, reply: b"{}".to_vec() };
         assert_eq!(receipt.encode(), *b"\x02\x01\0\0\0\0\0\0{}");
         assert_eq!(Receipt::decode(b"short"), None);
+        let stored = Receipt::encode_reply(7, &[1, 2]).expect("encodes");
+        assert_eq!(Receipt::decode(&stored), Some(Receipt { fingerprint: 7, reply: b"[1,2]".to_vec() }));
+        assert_eq!(Receipt::reply_bytes(&stored), b"[1,2]");
     }
 }

@@ -47,8 +47,8 @@ pub(crate) enum Verdict<'a> {
     Expired,
 }
 
-/// Up to this many commands a scan beats an index.
-const SCAN_MAX: usize = 16;
+/// Up to this many commands a scan beats an index. Above it, the first command that may be a retry builds the index.
+const SCAN_MAX: usize = 64;
 
 /// What one aggregate remembers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -66,12 +66,13 @@ pub(crate) struct Memory {
 impl Memory {
     /// Decides about a command whose id may have been used before.
     pub(crate) fn check(
-        &self,
+        &mut self,
         id: CommandId,
         fingerprint: u64,
         now: Timestamp,
         window: Window,
     ) -> Verdict<'_> {
+        self.build_index();
         match self.find(id) {
             Some(entry) if entry.fingerprint == fingerprint => Verdict::Repeat(entry),
             Some(_) => Verdict::Reused,
@@ -96,23 +97,19 @@ impl Memory {
             index.insert(command.id, self.forgotten + self.entries.len() as u64);
         }
         self.entries.push_back(command);
-        if self.index.is_none() && self.entries.len() > SCAN_MAX {
-            self.build_index();
-        }
-    }
-
-    /// Builds what a decoded memory lacks.
-    pub(crate) fn build_index(&mut self) {
-        if self.entries.len() > SCAN_MAX {
-            let places = self.entries.iter().zip(self.forgotten..).map(|(entry, place)| (entry.id, place));
-            self.index = Some(places.collect());
-        }
     }
 
     /// Returns a measure of the memory that it takes, in bytes.
     pub(crate) fn weight_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |index| index.capacity() * 32);
         self.entries.capacity() * size_of::<Remembered>() + self.entries.len() * 16 + index
+    }
+
+    fn build_index(&mut self) {
+        if self.index.is_none() && self.entries.len() > SCAN_MAX {
+            let places = self.entries.iter().zip(self.forgotten..).map(|(entry, place)| (entry.id, place));
+            self.index = Some(places.collect());
+        }
     }
 
     fn find(&self, id: CommandId) -> Option<&Remembered> {
@@ -144,7 +141,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    const WINDOW: Window = Window { commands_max: 40, age_max: Duration::from_secs(100) };
+    const WINDOW: Window = Window { commands_max: 100, age_max: Duration::from_secs(1_000) };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_micros(second * 1_000_000)
@@ -170,7 +167,7 @@ mod tests {
         memory.remember(Remembered { id, fingerprint: number, version, at, reply }, WINDOW);
     }
 
-    fn check(memory: &Memory, number: u64, fingerprint: u64, now: i64) -> &'static str {
+    fn check(memory: &mut Memory, number: u64, fingerprint: u64, now: i64) -> &'static str {
         match memory.check(id(number, number), fingerprint, at(now), WINDOW) {
             Verdict::New => "new",
             Verdict::Repeat(entry) if entry.version == Version::new(number) => "repeat",
@@ -182,54 +179,53 @@ mod tests {
 
     #[test]
     fn a_repeated_command_is_found_with_and_without_an_index() {
-        for commands in [1, 16, 17, 40, 60] {
-            let memory = memory(commands);
-            for number in commands.saturating_sub(39).max(1)..=commands {
-                assert_eq!(check(&memory, number, number, 60), "repeat", "{number} of {commands}");
+        for commands in [1, 64, 65, 100, 150] {
+            let mut memory = memory(commands);
+            for number in commands.saturating_sub(99).max(1)..=commands {
+                assert_eq!(check(&mut memory, number, number, 150), "repeat", "{number} of {commands}");
             }
-            assert_eq!(check(&memory, commands, 0, 60), "reused");
-            assert_eq!(check(&memory, 61, 61, 61), "new");
+            assert_eq!(check(&mut memory, commands, 0, 150), "reused");
+            assert_eq!(check(&mut memory, 151, 151, 151), "new");
         }
     }
 
     #[test]
     fn what_was_forgotten_by_count_is_expired_and_not_run_again() {
-        let memory = memory(41);
-        assert_eq!(check(&memory, 1, 1, 60), "expired");
-        assert_eq!(check(&memory, 2, 2, 60), "repeat");
+        let mut memory = memory(101);
+        assert_eq!(check(&mut memory, 1, 1, 150), "expired");
+        assert_eq!(check(&mut memory, 2, 2, 150), "repeat");
     }
 
     #[test]
     fn what_is_older_than_the_window_is_expired() {
-        let memory = memory(1);
-        assert_eq!(check(&memory, 2, 2, 103), "expired");
-        assert_eq!(check(&memory, 4, 4, 103), "new");
-        assert_eq!(check(&memory, 1, 1, 103), "repeat", "still remembered, so still answered");
+        let mut memory = memory(1);
+        assert_eq!(check(&mut memory, 2, 2, 1_003), "expired");
+        assert_eq!(check(&mut memory, 4, 4, 1_003), "new");
+        assert_eq!(check(&mut memory, 1, 1, 1_003), "repeat", "still remembered, so still answered");
     }
 
     #[test]
     fn what_was_forgotten_by_age_leaves_no_horizon() {
         let mut memory = memory(1);
-        remember(&mut memory, 200);
+        remember(&mut memory, 2_000);
         assert_eq!(memory.entries.len(), 1);
         assert_eq!(memory.horizon, None);
     }
 
     #[test]
     fn an_id_of_another_version_is_new_once_forgotten() {
-        let memory = memory(41);
+        let mut memory = memory(101);
         let id = CommandId::from_uuid(Uuid::from_u128(4 << 76));
-        assert_eq!(memory.check(id, 0, at(60), WINDOW), Verdict::New);
+        assert_eq!(memory.check(id, 0, at(150), WINDOW), Verdict::New);
     }
 
     #[test]
     fn the_memory_survives_its_codec() {
-        let memory = memory(60);
+        let memory = memory(150);
         let bytes = orchestrix_core::codec::bincode::encode("memory", &memory).expect("encodes");
         let mut back: Memory = orchestrix_core::codec::bincode::decode("memory", &bytes).expect("decodes");
-        back.build_index();
         assert_eq!(
-            (check(&back, 60, 60, 60), check(&back, 21, 21, 60), check(&back, 20, 20, 60)),
+            (check(&mut back, 150, 150, 150), check(&mut back, 51, 51, 150), check(&mut back, 50, 50, 150)),
             ("repeat", "repeat", "expired")
         );
     }

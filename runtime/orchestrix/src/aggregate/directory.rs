@@ -24,8 +24,9 @@ use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
 use crate::writer::{Loss, Settlement};
 
-/// How often a use of an aggregate is noted by the residency at most; its idle time is coarser than that anyway.
-const TOUCH_PAUSE: Duration = Duration::from_millis(50);
+/// A use of an aggregate is noted by the residency this often at most: recency need not be finer than that, and each
+/// note costs as much as a tenth of a command.
+const TOUCH_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The place of a resident aggregate: which arbiter, which entry there, and which tenant of that entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -127,6 +128,7 @@ pub(crate) struct Local {
     entries: RefCell<Vec<Entry>>,
     free: RefCell<Vec<u32>>,
     now: Cell<Instant>,
+    touch_pause: Duration,
     draining: Cell<bool>,
     /// Whoever waits for the last aggregate to go.
     drained: RefCell<Option<oneshot::Sender<()>>>,
@@ -134,8 +136,11 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, index: u16, tables: Vec<Box<dyn Any>>) -> Rc<Self> {
+        // A tenth of the idle time, so that what is in use is never taken for idle.
+        let touch_pause = TOUCH_PAUSE_MAX.min(shared.settings.residency_idle_max / 10);
         Rc::new(Self {
             shared,
+            touch_pause,
             index,
             tables: RefCell::new(tables),
             entries: RefCell::default(),
@@ -165,7 +170,7 @@ impl Local {
             return;
         }
         handle.depth.set(handle.depth() + 1);
-        if self.now.get().saturating_duration_since(handle.touched.get()) >= TOUCH_PAUSE {
+        if self.now.get().saturating_duration_since(handle.touched.get()) >= self.touch_pause {
             handle.touched.set(self.now.get());
             self.shared.residents.touch(handle.slot);
         }

@@ -12,6 +12,8 @@ use orchestrix_core::{
     StreamId, Timestamp, Version,
 };
 
+use serde::Serialize;
+
 use super::dedup::{Memory, Remembered, Verdict};
 use super::directory::{Handle, Local};
 use super::gate::Gate;
@@ -39,14 +41,21 @@ pub(crate) struct Draft<E> {
     pub(crate) events: Vec<E>,
     stored: Vec<NewEvent>,
     headers: Option<Arc<[u8]>>,
-    receipt: Receipt,
+    receipt: Vec<u8>,
+    fingerprint: u64,
     command_id: CommandId,
     at: Timestamp,
 }
 
 impl<E: Event> Draft<E> {
-    /// Encodes what a command decided.
-    pub(crate) fn new(context: &Context, events: Vec<E>, receipt: Receipt) -> Result<Self, EncodeError> {
+    /// Encodes what a command decided, with its reply.
+    pub(crate) fn new<R: Serialize>(
+        context: &Context,
+        events: Vec<E>,
+        fingerprint: u64,
+        reply: &R,
+    ) -> Result<Self, EncodeError> {
+        let receipt = Receipt::encode_reply(fingerprint, reply)?;
         let mut stored = Vec::with_capacity(events.len());
         for event in &events {
             let payload = event.encode()?;
@@ -58,7 +67,15 @@ impl<E: Event> Draft<E> {
             });
         }
         let headers = context.metadata.encode()?.map(Arc::from);
-        Ok(Self { events, stored, headers, receipt, command_id: context.command_id, at: context.now })
+        Ok(Self {
+            events,
+            stored,
+            headers,
+            receipt,
+            fingerprint,
+            command_id: context.command_id,
+            at: context.now,
+        })
     }
 
     fn payload_bytes(&self) -> u64 {
@@ -178,7 +195,7 @@ impl<A: Aggregate> Instance<A> {
     }
 
     /// Says what is remembered of a command.
-    pub(crate) fn remembered(&self, id: CommandId, fingerprint: u64, fresh: bool) -> Verdict<'_> {
+    pub(crate) fn remembered(&mut self, id: CommandId, fingerprint: u64, fresh: bool) -> Verdict<'_> {
         let shared = &self.local.shared;
         if fresh {
             return Verdict::New;
@@ -255,10 +272,10 @@ impl<A: Aggregate> Instance<A> {
         self.life.on_appended(events);
         let command = Remembered {
             id: draft.command_id,
-            fingerprint: draft.receipt.fingerprint,
+            fingerprint: draft.fingerprint,
             version: self.life.head(),
             at: draft.at,
-            reply: draft.receipt.reply.as_slice().into(),
+            reply: Receipt::reply_bytes(&draft.receipt).into(),
         };
         self.memory.remember(command, self.local.shared.window());
         let commit = Commit {
@@ -269,7 +286,7 @@ impl<A: Aggregate> Instance<A> {
             command_id: draft.command_id,
             recorded_at: draft.at,
             headers: draft.headers,
-            receipt: Some(draft.receipt.encode()),
+            receipt: Some(draft.receipt),
             events: draft.stored,
         };
         let append = Append { commit, slot: self.handle.slot(), pending };

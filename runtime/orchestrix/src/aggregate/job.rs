@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use orchestrix_core::codec::json;
-use orchestrix_core::store::Receipt;
 use orchestrix_core::{
     Aggregate, Command, CommandId, Context, Epoch, Event, Handle, Metadata, ShardId, Version,
 };
@@ -246,14 +245,7 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         events: Vec<A::Event>,
         reply: C::Reply,
     ) -> Ran<A> {
-        let receipt = match json::encode(C::NAME, &reply) {
-            Ok(bytes) => Receipt { fingerprint: self.0.fingerprint, reply: bytes },
-            Err(error) => {
-                self.refuse(error.into());
-                return Ran::Answered;
-            }
-        };
-        let draft = match Draft::new(&context, events, receipt) {
+        let draft = match Draft::new(&context, events, self.0.fingerprint, &reply) {
             Ok(draft) => draft,
             Err(error) => {
                 self.refuse(error.into());
@@ -434,8 +426,7 @@ impl<A: Aggregate> Typed<A, SaveJob<A::Event>> {
             });
         }
         let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata));
-        let receipt = Receipt { fingerprint: self.0.fingerprint, reply: b"null".to_vec() };
-        let draft = match Draft::new(&context, std::mem::take(&mut self.0.events), receipt) {
+        let draft = match Draft::new(&context, std::mem::take(&mut self.0.events), self.0.fingerprint, &()) {
             Ok(draft) => draft,
             Err(error) => {
                 self.refuse(error.into());

@@ -47,10 +47,7 @@ pub(crate) fn take<A: Aggregate>(
 /// Reads what [`take`] encoded.
 pub(crate) fn open<A: Aggregate>(record: &SnapshotRecord) -> Result<(A, Memory), SnapshotDefect> {
     let body = orchestrix_core::snapshot::open(schema_fingerprint::<A>(), &record.bytes)?;
-    let (state, mut memory): (A, Memory) =
-        bincode::decode(A::TYPE.as_str(), body).map_err(|_| SnapshotDefect::Undecodable)?;
-    memory.build_index();
-    Ok((state, memory))
+    bincode::decode(A::TYPE.as_str(), body).map_err(|_| SnapshotDefect::Undecodable)
 }
 
 /// The task that saves.

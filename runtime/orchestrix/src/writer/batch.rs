@@ -20,10 +20,11 @@ pub(crate) trait Weighed {
     fn size(&self) -> (usize, usize);
 }
 
-/// Moves the next batch out of the queue, in order. It has at least one item, also when that one is over a limit.
-pub(crate) fn take<T: Weighed>(queue: &mut VecDeque<T>, limits: BatchLimits) -> Vec<T> {
+/// Returns how many items from the front of the queue make the next batch: at least one, also when that one is over
+/// a limit.
+pub(crate) fn next<T: Weighed>(queue: &VecDeque<T>, limits: BatchLimits) -> usize {
     let (mut events, mut bytes, mut count) = (0, 0, 0);
-    for item in queue.iter() {
+    for item in queue {
         let (more_events, more_bytes) = item.size();
         events += more_events;
         bytes += more_bytes;
@@ -32,7 +33,7 @@ pub(crate) fn take<T: Weighed>(queue: &mut VecDeque<T>, limits: BatchLimits) -> 
         }
         count += 1;
     }
-    queue.drain(..count).collect()
+    count
 }
 
 #[cfg(test)]
@@ -51,7 +52,9 @@ mod tests {
         let mut queue: VecDeque<_> = items.iter().copied().collect();
         let mut sizes = Vec::new();
         while !queue.is_empty() {
-            sizes.push(take(&mut queue, LIMITS).len());
+            let count = next(&queue, LIMITS);
+            queue.drain(..count);
+            sizes.push(count);
         }
         sizes
     }
@@ -74,6 +77,6 @@ mod tests {
 
     #[test]
     fn an_empty_queue_gives_an_empty_batch() {
-        assert_eq!(take(&mut VecDeque::<(usize, usize)>::new(), LIMITS), []);
+        assert_eq!(next(&VecDeque::<(usize, usize)>::new(), LIMITS), 0);
     }
 }

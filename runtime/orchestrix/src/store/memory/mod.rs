@@ -26,7 +26,7 @@ const LANES: usize = 1;
 
 /// The most events that one append should carry: enough to spread its fixed cost, few enough to stay under a
 /// millisecond on the caller's thread.
-const BATCH_EVENTS_MAX: usize = 1_024;
+const BATCH_EVENTS_MAX: usize = 256;
 
 /// Keeps everything in memory, for tests and for trying things out.
 ///
