@@ -3,10 +3,13 @@
 use orchestrix_core::store::{Commit, RecordedEvent};
 use orchestrix_core::{Seq, Version};
 
-/// The commits of a shard in order.
+/// How many commits one chunk of a log holds.
+const CHUNK: usize = 64;
+
+/// The commits of a shard in order, in chunks: a log that grows moves nothing that it holds already.
 #[derive(Default)]
 pub(super) struct Log {
-    entries: Vec<Entry>,
+    chunks: Vec<Vec<Entry>>,
     head: Seq,
 }
 
@@ -18,22 +21,30 @@ impl Log {
 
     /// Adds a commit and returns its place in the log and the seq of its first event.
     pub(super) fn push(&mut self, commit: Commit) -> (Place, Seq) {
-        let place =
-            u32::try_from(self.entries.len()).expect("four thousand million commits do not fit in memory");
+        let place = u32::try_from(self.len()).expect("four thousand million commits do not fit in memory");
         let first_seq = self.head.next();
         self.head = self.head.plus(commit.events.len() as u64);
-        self.entries.push(Entry { first_seq, commit });
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let chunk = self.chunks.last_mut().expect("a chunk with room was just made sure of");
+        chunk.push(Entry { first_seq, commit });
         (Place(place), first_seq)
     }
 
     pub(super) fn get(&self, place: Place) -> &Entry {
-        &self.entries[place.0 as usize]
+        &self.chunks[place.0 as usize / CHUNK][place.0 as usize % CHUNK]
+    }
+
+    fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
     }
 
     /// Returns up to `limit` events after a seq.
     pub(super) fn read(&self, after: Seq, limit: usize) -> Vec<RecordedEvent> {
-        let first = self.entries.partition_point(|entry| entry.last_seq() <= after);
-        let events = self.entries[first..].iter().flat_map(Entry::events);
+        let is_seen = |chunk: &Vec<Entry>| chunk.last().is_some_and(|entry| entry.last_seq() <= after);
+        let first = self.chunks.partition_point(is_seen);
+        let events = self.chunks[first..].iter().flatten().flat_map(Entry::events);
         events.skip_while(|event| event.seq() <= after).take(limit).map(|event| event.record()).collect()
     }
 }
