@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What tests of aggregates and of stores are written with.
+//!
+//! | you test | you use |
+//! |---|---|
+//! | something that reads the time | [`TestClock`], which moves when told |
+//! | what happens when the store misbehaves | [`Faulty`], steered through a [`FaultControl`] |
+//! | a store of your own | [`store_conformance!`], one test per obligation of [`EventStore`](orchestrix_core::EventStore) |
+//!
+//! Nothing here waits for real time unless a test asks for it, and whatever is random starts from a seed.
+
+mod clock;
+pub mod faulty;
+pub mod suite;
+
+pub use clock::TestClock;
+pub use faulty::{Fault, FaultControl, FaultCounts, Faulty, Operation};
+pub use suite::StoreFactory;

@@ -3,3 +3,4 @@
 
 mod commands;
 mod counter;
+mod store_memory;
