@@ -121,6 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{AggregateType, Event, aggregate_id, aggregate_type};
 
     proptest! {
         #[test]
@@ -158,5 +159,51 @@ mod tests {
         assert!(policy.is_due(1, 0, Duration::from_millis(5)));
         assert!(!policy.is_due(0, 0, Duration::from_millis(5)), "nothing new, nothing to save");
         assert!(!SnapshotPolicy::OFF.is_due(1_000, 1_000_000, Duration::from_secs(9)));
+    }
+
+    #[derive(Event)]
+    enum TankEvent {
+        #[event("tank.filled")]
+        Filled,
+    }
+
+    aggregate_id!(struct TankId, "tank id");
+
+    /// Declares a tank in a module of its own: one name, several states.
+    macro_rules! tank {
+        ($release:ident, $version:literal, $($field:ident: $type:ty),*) => {
+            mod $release {
+                use super::*;
+
+                #[derive(Default, Serialize, Deserialize)]
+                pub(super) struct Tank {
+                    $($field: $type),*
+                }
+
+                impl Aggregate for Tank {
+                    const TYPE: AggregateType = aggregate_type!("tank");
+                    const SNAPSHOT_VERSION: u32 = $version;
+                    type Id = TankId;
+                    type Event = TankEvent;
+
+                    fn apply(&mut self, _: &TankEvent) {}
+                }
+            }
+        };
+    }
+
+    tank!(first, 1, litres: u64);
+    tank!(same, 1, litres: u64);
+    tank!(other_meaning, 2, litres: u64);
+    tank!(other_name, 1, gallons: u64);
+    tank!(other_type, 1, litres: u32);
+
+    #[test]
+    fn a_fingerprint_follows_the_version_and_the_shape_of_the_state() {
+        let first = schema_fingerprint::<first::Tank>();
+        assert_eq!(first, schema_fingerprint::<same::Tank>());
+        assert_ne!(first, schema_fingerprint::<other_meaning::Tank>());
+        assert_ne!(first, schema_fingerprint::<other_name::Tank>());
+        assert_ne!(first, schema_fingerprint::<other_type::Tank>());
     }
 }

@@ -176,6 +176,7 @@ macro_rules! aggregate_id {
 
         impl $name {
             /// Returns the id as text.
+            #[allow(dead_code, reason = "not every application reads its ids as text")]
             $vis fn as_str(&self) -> &str {
                 &self.0
             }
