@@ -26,3 +26,13 @@ fn check_id(id: &str) -> Result<(), String> {
     }
     Err("must have 1 to 128 characters of letters, digits, '-' and '_'".to_owned())
 }
+
+/// The pages of the guide whose examples need a domain: they are compiled and run with this crate's tests.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/aggregate.md")]
+    struct WritingAnAggregate;
+
+    #[doc = include_str!("../../docs/guide/evolving-events.md")]
+    struct EvolvingEvents;
+}

@@ -27,3 +27,30 @@ pub enum TransferEvent {
         reason: String,
     },
 }
+
+/// Payloads of each released schema, copied from a log. A line here is never edited and never removed.
+#[cfg(test)]
+mod golden {
+    use orchestrix_core::{AggregateId, Decoded, Event, RawEvent};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_today_has_these_bytes_and_is_read_from_them() {
+        let account = |id| AccountId::from_key(id).expect("an id");
+        let requested = TransferEvent::Requested { from: account("a-1"), to: account("b_2"), amount: 5 };
+        let refused = TransferEvent::Refused { reason: "no funds".to_owned() };
+        for (event, name, bytes) in [
+            (requested, "transfer.requested", r#"{"from":"a-1","to":"b_2","amount":5}"#),
+            (TransferEvent::Completed, "transfer.completed", "{}"),
+            (refused, "transfer.refused", r#"{"reason":"no funds"}"#),
+        ] {
+            let payload = event.encode().expect("encodes");
+            assert_eq!((event.event_type(), event.schema_version()), (name, 1));
+            assert_eq!(String::from_utf8_lossy(&payload.bytes), bytes);
+            let (codec, payload) = (payload.codec, bytes.as_bytes());
+            let raw = RawEvent { event_type: name, schema_version: 1, codec, payload };
+            assert_eq!(TransferEvent::decode(raw).expect("decodes"), Decoded::One(event));
+        }
+    }
+}
