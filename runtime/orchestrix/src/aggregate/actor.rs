@@ -3,17 +3,19 @@
 //! An actor that reads its events lets its mailbox wait (`Context::wait`), so work that arrives meanwhile keeps its
 //! order without a second queue.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use orchestrix_core::Aggregate;
 
+use super::directory::Handle;
 use super::instance::Instance;
 use super::job::Job;
 use super::lifecycle::Next;
 use super::recovery;
-use crate::writer::Settlement;
 
 /// A job for the aggregate.
 pub(crate) struct Work<A: Aggregate>(pub(crate) Box<dyn Job<A>>);
@@ -22,7 +24,10 @@ impl<A: Aggregate> Message for Work<A> {
     type Result = ();
 }
 
-impl Message for Settlement {
+/// What the aggregate has to do about commits that were settled.
+pub(crate) struct Follow(pub(crate) Next);
+
+impl Message for Follow {
     type Result = ();
 }
 
@@ -35,18 +40,22 @@ impl Message for Leave {
 
 /// One resident aggregate as an actor.
 pub(crate) struct AggregateActor<A: Aggregate> {
-    instance: Box<Instance<A>>,
+    handle: Rc<Handle<A>>,
+    /// Shared with the directory, which settles commits in place. Both are on one thread, and neither holds a borrow
+    /// across an `.await`.
+    instance: Rc<RefCell<Instance<A>>>,
 }
 
 impl<A: Aggregate> AggregateActor<A> {
-    pub(crate) fn new(instance: Instance<A>) -> Self {
-        Self { instance: Box::new(instance) }
+    pub(crate) fn new(handle: Rc<Handle<A>>, instance: Rc<RefCell<Instance<A>>>) -> Self {
+        Self { handle, instance }
     }
 
     fn follow(&mut self, next: Next, context: &mut Context<Self>) {
         match next {
             Next::Stay => {
-                if self.instance.leave_if_idle() == Next::End {
+                let next = self.instance.borrow_mut().leave_if_idle();
+                if next == Next::End {
                     self.end(context);
                 }
             }
@@ -56,30 +65,34 @@ impl<A: Aggregate> AggregateActor<A> {
     }
 
     fn load(&mut self, context: &mut Context<Self>) {
-        let instance = &self.instance;
-        let recovered = recovery::recover::<A>(
-            Arc::clone(&instance.local().shared),
-            instance.stream().clone(),
-            Arc::clone(instance.telemetry()),
-        );
+        let recovered = {
+            let instance = self.instance.borrow();
+            let (shared, telemetry) =
+                (Arc::clone(&instance.local().shared), Arc::clone(instance.telemetry()));
+            recovery::recover::<A>(shared, instance.stream().clone(), telemetry)
+        };
         context.wait(recovered.into_actor(self).map(|recovered, actor, context| {
-            let next = actor.instance.on_recovered(recovered);
+            let next = actor.instance.borrow_mut().on_recovered(recovered);
             actor.follow(next, context);
         }));
     }
 
     /// Answers what is left; stores a quarantine before anybody can load the aggregate again; then goes.
     fn end(&mut self, context: &mut Context<Self>) {
-        self.instance.refuse_all();
-        if let Some(record) = self.instance.take_quarantine() {
-            let store = Arc::clone(&self.instance.local().shared.store);
+        let mut instance = self.instance.borrow_mut();
+        instance.refuse_all();
+        if let Some(record) = instance.take_quarantine() {
+            let store = Arc::clone(&instance.local().shared.store);
+            drop(instance);
             let written = recovery::write_quarantine(store, record).into_actor(self);
             context.wait(written.map(|(), actor, context| actor.end(context)));
             return;
         }
-        if self.instance.handle().depth() == 0 {
-            self.instance.on_gone();
-            self.instance.local().remove(self.instance.handle());
+        if self.handle.depth() == 0 {
+            instance.on_gone();
+            let local = Rc::clone(instance.local());
+            drop(instance);
+            local.remove(&self.handle);
             context.stop();
         }
     }
@@ -97,16 +110,15 @@ impl<A: Aggregate> Handler<Work<A>> for AggregateActor<A> {
     type Result = ();
 
     fn handle(&mut self, work: Work<A>, context: &mut Self::Context) {
-        let next = self.instance.on_job(work.0);
+        let next = self.instance.borrow_mut().on_job(work.0);
         self.follow(next, context);
     }
 }
 
-impl<A: Aggregate> Handler<Settlement> for AggregateActor<A> {
+impl<A: Aggregate> Handler<Follow> for AggregateActor<A> {
     type Result = ();
 
-    fn handle(&mut self, settlement: Settlement, context: &mut Self::Context) {
-        let next = self.instance.on_settled(&settlement);
+    fn handle(&mut self, Follow(next): Follow, context: &mut Self::Context) {
         self.follow(next, context);
     }
 }
@@ -115,7 +127,7 @@ impl<A: Aggregate> Handler<Leave> for AggregateActor<A> {
     type Result = ();
 
     fn handle(&mut self, _: Leave, context: &mut Self::Context) {
-        let next = self.instance.on_passivate();
+        let next = self.instance.borrow_mut().on_passivate();
         self.follow(next, context);
     }
 }

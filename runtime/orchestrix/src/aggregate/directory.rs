@@ -16,9 +16,10 @@ use actix::{Actor, Addr, AsyncContext};
 use orchestrix_core::{Aggregate, StreamId};
 use tokio::sync::oneshot;
 
-use super::actor::{AggregateActor, Leave, Work};
+use super::actor::{AggregateActor, Follow, Leave, Work};
 use super::instance::Instance;
 use super::job::Job;
+use super::lifecycle::Next;
 use super::shared::{RETRY_AFTER, Shared};
 use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
@@ -77,13 +78,25 @@ impl<A: Aggregate> Handle<A> {
     }
 }
 
-impl<A: Aggregate> Resident for Handle<A> {
+/// A resident aggregate as the directory sees it.
+struct Seat<A: Aggregate> {
+    handle: Rc<Handle<A>>,
+    instance: Rc<RefCell<Instance<A>>>,
+}
+
+impl<A: Aggregate> Resident for Seat<A> {
+    /// Settles in place, since the actor runs on this very thread; only what it has to do about it becomes a message.
     fn settle(&self, settlement: Settlement) {
-        post(&self.addr, settlement);
+        let mut instance = self.instance.borrow_mut();
+        match instance.on_settled(&settlement) {
+            Next::Stay if instance.wants_to_leave() => post(&self.handle.addr, Leave),
+            Next::Stay => {}
+            next => post(&self.handle.addr, Follow(next)),
+        }
     }
 
     fn leave(&self) {
-        post(&self.addr, Leave);
+        post(&self.handle.addr, Leave);
     }
 }
 
@@ -196,14 +209,16 @@ impl Local {
                 depth: Cell::new(0),
                 touched: Cell::new(self.now.get()),
             });
-            started = Some(Rc::clone(&handle));
             let stream = StreamId::new(A::TYPE.as_str(), Arc::clone(&route.id));
             let telemetry = Arc::clone(&table.telemetry);
-            AggregateActor::new(Instance::new(stream, route.shard, Rc::clone(self), telemetry, handle))
+            let instance = Instance::new(stream, route.shard, Rc::clone(self), telemetry, Rc::clone(&handle));
+            let instance = Rc::new(RefCell::new(instance));
+            started = Some((Rc::clone(&handle), Rc::clone(&instance)));
+            AggregateActor::new(handle, instance)
         });
-        let handle = started.expect("create calls its closure");
-        self.entries.borrow_mut()[slot.index as usize].resident =
-            Some(Rc::clone(&handle) as Rc<dyn Resident>);
+        let (handle, instance) = started.expect("create calls its closure");
+        let seat = Rc::new(Seat { handle: Rc::clone(&handle), instance });
+        self.entries.borrow_mut()[slot.index as usize].resident = Some(seat);
         table.by_id.insert(Arc::clone(&route.id), Rc::clone(&handle));
         handle
     }
@@ -217,18 +232,23 @@ impl Local {
         Slot { arbiter: self.index, index, generation: entries[index as usize].generation }
     }
 
-    /// Forgets an aggregate that ends. The caller has checked that nothing is unanswered.
+    /// Forgets an aggregate that ends. The caller has checked that nothing is unanswered. Once is enough: a second
+    /// call for the same tenant of the slot does nothing.
     pub(crate) fn remove<A: Aggregate>(&self, handle: &Handle<A>) {
+        let slot = handle.slot;
+        let mut entries = self.entries.borrow_mut();
+        let entry = &mut entries[slot.index as usize];
+        if entry.generation != slot.generation {
+            return;
+        }
+        entry.resident = None;
+        entry.generation = entry.generation.wrapping_add(1);
+        drop(entries);
         if let Some(table) = self.tables.borrow_mut()[handle.type_index].downcast_mut::<Table<A>>() {
             table.by_id.remove(&handle.id);
         }
-        let mut entries = self.entries.borrow_mut();
-        let entry = &mut entries[handle.slot.index as usize];
-        entry.resident = None;
-        entry.generation = entry.generation.wrapping_add(1);
-        self.free.borrow_mut().push(handle.slot.index);
-        self.shared.residents.forget(handle.slot);
-        drop(entries);
+        self.free.borrow_mut().push(slot.index);
+        self.shared.residents.forget(slot);
         self.report_drained();
     }
 

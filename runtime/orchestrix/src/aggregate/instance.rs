@@ -166,10 +166,6 @@ impl<A: Aggregate> Instance<A> {
         self.telemetry.passivated();
     }
 
-    pub(crate) fn handle(&self) -> &Rc<Handle<A>> {
-        &self.handle
-    }
-
     pub(crate) fn state(&self) -> &A {
         &self.state
     }
@@ -394,9 +390,14 @@ impl<A: Aggregate> Instance<A> {
         self.leave_if_idle()
     }
 
+    /// Tells whether it was told to go and has nothing left to do.
+    pub(crate) fn wants_to_leave(&self) -> bool {
+        self.leaving && self.handle.depth() == 0
+    }
+
     /// Goes if it was told to and has nothing left to do.
     pub(crate) fn leave_if_idle(&mut self) -> Next {
-        if !self.leaving || self.handle.depth() > 0 {
+        if !self.wants_to_leave() {
             return Next::Stay;
         }
         let next = self.life.on_passivate(true);

@@ -33,7 +33,8 @@ mod snapshotter;
 pub(crate) use arbiter::{Arbiter, Inbox, MakeTables};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
-    Answer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed, events_fingerprint,
+    Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed,
+    events_fingerprint,
 };
 pub(crate) use recovery::{FoldError, fold, guarded};
 pub(crate) use residency::Residents;

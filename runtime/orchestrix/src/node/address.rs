@@ -1,8 +1,11 @@
 //! The address of one aggregate: send, read, save.
 
 use std::any::TypeId;
+use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant};
 
 use orchestrix_core::codec::bincode;
@@ -13,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::running::Running;
 use super::{Consistency, NodeStatus};
 use crate::aggregate::{
-    Answer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen, Ticket, Typed,
-    events_fingerprint,
+    Answer, CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen,
+    Ticket, Typed, events_fingerprint,
 };
 use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::telemetry::CommandOutcome;
@@ -163,7 +166,7 @@ impl<A: Aggregate> AggregateRef<A> {
         let envelope = Envelope { route, ticket: Arc::clone(&ticket), answer: Answer { caller, permit } };
         let job: Box<dyn Deliver> = Box::new(Typed::<A, J>(make(envelope), PhantomData));
         match running.arbiter(self.shard).try_send(Inbox::Deliver(job)) {
-            Ok(()) => Ok(Waiting { answer, ticket, deadline }),
+            Ok(()) => Ok(Waiting { answer, ticket, deadline, timer: None }),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(NotAttempted::ShuttingDown),
             Err(mpsc::error::TrySendError::Full(_)) => {
                 let limit = running.arbiter(self.shard).max_capacity();
@@ -180,6 +183,7 @@ struct Waiting<T> {
     answer: oneshot::Receiver<T>,
     ticket: Arc<Ticket>,
     deadline: Instant,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl<T> Drop for Waiting<T> {
@@ -196,13 +200,26 @@ enum NoAnswer {
 
 impl<T> Waiting<T> {
     async fn answer(mut self) -> Result<T, NoAnswer> {
-        match tokio::time::timeout_at(self.deadline.into(), &mut self.answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::ShuttingDown)),
-            Ok(Err(_)) => Err(NoAnswer::Unknown("the node stopped while it was under way")),
-            Err(_) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::DeadlineExceeded)),
-            Err(_) => Err(NoAnswer::Unknown("no answer came before the deadline")),
+        poll_fn(|context| self.poll_answer(context)).await
+    }
+
+    /// Looks for the answer first; the timer is set only for work that is not answered at once.
+    fn poll_answer(&mut self, context: &mut task::Context<'_>) -> Poll<Result<T, NoAnswer>> {
+        if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
+            return Poll::Ready(match answer {
+                Ok(answer) => Ok(answer),
+                Err(_) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::ShuttingDown)),
+                Err(_) => Err(NoAnswer::Unknown("the node stopped while it was under way")),
+            });
         }
+        let deadline = self.deadline;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(if self.ticket.abandon() {
+            NoAnswer::NotAttempted(NotAttempted::DeadlineExceeded)
+        } else {
+            NoAnswer::Unknown("no answer came before the deadline")
+        }))
     }
 }
 
@@ -289,35 +306,82 @@ impl<A: Handle<C>, C: Command> Sending<A, C> {
     /// [`SendError`]: refused by the aggregate, not attempted, or unknown.
     ///
     /// # Cancel safety
-    /// A dropped call takes the command back if the aggregate has not looked at it; otherwise it is carried out.
+    /// A dropped future takes the command back if the aggregate has not looked at it; otherwise it is carried out.
     /// In doubt, send it again with the same id.
-    pub async fn receipt(self) -> Result<Done<C::Reply>, SendError<C::Refusal>> {
+    pub fn receipt(self) -> Receipt<C> {
         let started = Instant::now();
-        let running = Arc::clone(&self.to.running);
-        let type_index = self.to.type_index();
-        let result = self.answer(started).await;
-        if let Some(type_index) = type_index {
-            let telemetry = running.shared.telemetry.of(type_index);
-            telemetry.metrics.command(outcome(&result), started.elapsed());
-        }
-        if let Err(SendError::NotAttempted(why)) = &result {
-            running.shared.telemetry.error(why.kind());
-        }
-        result
-    }
-
-    async fn answer(self, started: Instant) -> Result<Done<C::Reply>, SendError<C::Refusal>> {
         let Self { to, command, call } = self;
         let command_id = call.id.unwrap_or_else(CommandId::fresh);
         let deadline = started + call.within.unwrap_or(to.running.shared.settings.command_timeout);
-        let fingerprint = bincode::fingerprint(C::NAME, &command).map_err(NotAttempted::from)?;
-        let (fresh, metadata) = (call.id.is_none(), call.metadata);
-        let make = |envelope| CommandJob { envelope, command, command_id, fresh, fingerprint, metadata };
-        match to.submit(deadline, make)?.answer().await {
+        let sent =
+            bincode::fingerprint(C::NAME, &command).map_err(NotAttempted::from).and_then(|fingerprint| {
+                let (fresh, metadata) = (call.id.is_none(), call.metadata);
+                to.submit(deadline, |envelope| CommandJob {
+                    envelope,
+                    command,
+                    command_id,
+                    fresh,
+                    fingerprint,
+                    metadata,
+                })
+            });
+        let type_index = to.type_index();
+        Receipt { sent: Some(sent), command_id, running: to.running, type_index, started }
+    }
+}
+
+/// A command under way: its reply with version, epoch and id. See [`Sending::receipt`].
+#[must_use = "await it to hear what became of the command"]
+pub struct Receipt<C: Command> {
+    sent: Option<Sent<CommandAnswer<C>>>,
+    command_id: CommandId,
+    running: Arc<Running>,
+    type_index: Option<usize>,
+    started: Instant,
+}
+
+impl<C: Command> Future for Receipt<C> {
+    type Output = CommandAnswer<C>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let answer = match self.sent.as_mut().expect("a future is not polled after its end") {
+            Ok(waiting) => ready!(waiting.poll_answer(context)),
+            Err(why) => Err(NoAnswer::NotAttempted(why.clone())),
+        };
+        self.sent = None;
+        let result = match answer {
             Ok(answer) => answer,
             Err(NoAnswer::NotAttempted(why)) => Err(why.into()),
-            Err(NoAnswer::Unknown(reason)) => Err(Unknown { command_id, reason: reason.into() }.into()),
+            Err(NoAnswer::Unknown(reason)) => {
+                Err(Unknown { command_id: self.command_id, reason: reason.into() }.into())
+            }
+        };
+        self.count(&result);
+        Poll::Ready(result)
+    }
+}
+
+impl<C: Command> Receipt<C> {
+    fn count(&self, result: &CommandAnswer<C>) {
+        let telemetry = &self.running.shared.telemetry;
+        if let Some(type_index) = self.type_index {
+            telemetry.of(type_index).metrics.command(outcome(result), self.started.elapsed());
         }
+        if let Err(SendError::NotAttempted(why)) = result {
+            telemetry.error(why.kind());
+        }
+    }
+}
+
+/// A command under way: its reply. Made by `.await` on a [`Sending`].
+#[must_use = "await it to hear what became of the command"]
+pub struct Reply<C: Command>(Receipt<C>);
+
+impl<C: Command> Future for Reply<C> {
+    type Output = Result<C::Reply, SendError<C::Refusal>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.map(|done| done.reply))
     }
 }
 
@@ -334,10 +398,10 @@ fn outcome<R, F>(result: &Result<Done<R>, SendError<F>>) -> CommandOutcome {
 
 impl<A: Handle<C>, C: Command> IntoFuture for Sending<A, C> {
     type Output = Result<C::Reply, SendError<C::Refusal>>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
+    type IntoFuture = Reply<C>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.receipt().await.map(|done| done.reply) })
+        Reply(self.receipt())
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use orchestrix_core::store::{QuarantineRecord, ReadError, WriteError};
 use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, StreamId};
 
-pub use address::{AggregateRef, Done, Saving, Sending};
+pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub use history::{HistoryEvent, PastState};
 use running::Running;
