@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::{Local, Slot};
 use super::job::Deliver;
 use super::shared::Shared;
-use crate::writer::Settlement;
+use crate::writer::{Lane, Settlement, Tell};
 
 /// The messages that one round takes from the inbox before the actors run.
 const ROUND_MAX: usize = 256;
@@ -44,22 +45,48 @@ pub(crate) enum Inbox {
 /// Makes the empty tables of an arbiter, one per registered type.
 pub(crate) type MakeTables = Arc<dyn Fn() -> Vec<Box<dyn Any>> + Send + Sync>;
 
-/// One arbiter thread.
-pub(crate) struct Arbiter;
+/// One arbiter before it starts.
+pub(crate) struct Arbiter {
+    pub(crate) index: u16,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) make_tables: MakeTables,
+    pub(crate) inbox: mpsc::Receiver<Inbox>,
+    /// The lane of its shards, when the store carries a lane for every arbiter: a commit then meets no other thread
+    /// on its way to the store and back.
+    pub(crate) lane: Option<Lane<()>>,
+}
 
 impl Arbiter {
     /// Starts the thread. It ends when every sender of its inbox is gone.
-    pub(crate) fn start(
-        index: u16,
-        shared: Arc<Shared>,
-        make_tables: MakeTables,
-        inbox: mpsc::Receiver<Inbox>,
-    ) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name(format!("orchestrix-{index}")).spawn(move || {
+    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(format!("orchestrix-{}", self.index)).spawn(move || {
             actix_rt::System::new().block_on(async move {
-                serve(Local::new(shared, index, make_tables()), inbox).await;
+                let local = Local::new(Arc::clone(&self.shared), self.index, (self.make_tables)());
+                if let Some(lane) = self.lane {
+                    let lane = lane.telling(TellHere(Rc::clone(&local)));
+                    let lane = actix_rt::spawn(lane.run());
+                    actix_rt::spawn(watch_lane(self.shared, lane));
+                }
+                serve(local, self.inbox).await;
             });
         })
+    }
+}
+
+/// A lane that runs on the arbiter whose aggregates it serves.
+struct TellHere(Rc<Local>);
+
+impl Tell for TellHere {
+    async fn tell(&self, settlements: Vec<Settlement>) {
+        self.0.settle(settlements);
+    }
+}
+
+/// Waits for a lane to end. A lane that ends by a panic leaves nothing that could make events durable, so the node
+/// stops answering.
+pub(crate) async fn watch_lane(shared: Arc<Shared>, lane: tokio::task::JoinHandle<()>) {
+    if lane.await.is_err_and(|error| error.is_panic()) && !shared.fenced.swap(true, Ordering::AcqRel) {
+        tracing::error!("a writer lane has panicked; this node stops answering and must be started again");
     }
 }
 

@@ -30,7 +30,7 @@ mod residency;
 mod shared;
 mod snapshotter;
 
-pub(crate) use arbiter::{Arbiter, Inbox, MakeTables};
+pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
     Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed,

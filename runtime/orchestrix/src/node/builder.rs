@@ -16,7 +16,7 @@ use crate::error::StartError;
 use crate::settings::Settings;
 use crate::store::Memory;
 use crate::telemetry::{HookSet, Hooks, Metrics, Telemetry, TypeTelemetry};
-use crate::writer::{Lane, Limits, Ownership};
+use crate::writer::{Append, Lane, Limits, Ownership, TellArbiters};
 
 /// Something that opens as an event store when the node starts.
 pub trait IntoStore: Send + 'static {
@@ -178,7 +178,7 @@ impl Parts {
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..settings.arbiters).map(|_| mpsc::channel(inbox_max)).unzip();
         let mut tasks = Tasks::default();
-        let lanes = self.start_lanes(&inboxes, &mut tasks);
+        let (lanes, mut queues) = self.lanes();
         let (snapshots, queue) = mpsc::channel(aggregate::SNAPSHOTS_WAITING_MAX);
         let (store, ownership, telemetry) =
             (Arc::clone(&self.store), Arc::clone(&self.ownership), Arc::clone(&self.telemetry));
@@ -202,36 +202,40 @@ impl Parts {
             telemetry: self.telemetry,
             fenced: AtomicBool::new(false),
         });
-        start_arbiters(&shared, kinds, receivers, &mut tasks)?;
+        if queues.len() < inboxes.len() {
+            for lane in queues.drain(..) {
+                let arbiters = inboxes.iter().map(mpsc::Sender::downgrade).collect();
+                let lane = tokio::spawn(lane.telling(TellArbiters(arbiters)).run());
+                tasks.lanes.push(lane.abort_handle());
+                tokio::spawn(aggregate::watch_lane(Arc::clone(&shared), lane));
+            }
+        }
+        start_arbiters(&shared, kinds, receivers, queues, &mut tasks)?;
         let types: HashMap<_, _> =
             kinds.iter().enumerate().map(|(place, kind)| (kind.type_id, place)).collect();
         Ok(Node { running: Running::start(shared, inboxes, types, tasks) })
     }
 
-    fn start_lanes(
-        &self,
-        inboxes: &[mpsc::Sender<Inbox>],
-        tasks: &mut Tasks,
-    ) -> Vec<mpsc::Sender<crate::writer::Append>> {
+    /// Makes the lanes: one for each arbiter if the store carries so many, else as many as it carries.
+    fn lanes(&self) -> (Vec<mpsc::Sender<Append>>, Vec<Lane<()>>) {
         let info = self.store.info();
         let limits = Limits {
             events_max: self.settings.batch_events_max.min(info.batch_events_max),
             bytes_max: self.settings.batch_bytes_max,
         };
-        let start = |_| {
+        let make = |_| {
             let (sender, queue) = mpsc::channel(self.settings.commands_in_flight_max);
             let lane = Lane {
                 queue,
                 store: Arc::clone(&self.store),
                 ownership: Arc::clone(&self.ownership),
                 limits,
-                arbiters: inboxes.iter().map(mpsc::Sender::downgrade).collect(),
                 telemetry: Arc::clone(&self.telemetry),
+                tell: (),
             };
-            tasks.lanes.push(tokio::spawn(lane.run()));
-            sender
+            (sender, lane)
         };
-        (0..info.lanes.max(1)).map(start).collect()
+        (0..info.lanes.clamp(1, self.settings.arbiters)).map(make).unzip()
     }
 }
 
@@ -239,6 +243,7 @@ fn start_arbiters(
     shared: &Arc<Shared>,
     kinds: &[Kind],
     receivers: Vec<mpsc::Receiver<Inbox>>,
+    lanes: Vec<Lane<()>>,
     tasks: &mut Tasks,
 ) -> Result<(), StartError> {
     let makers: Vec<_> = kinds.iter().map(|kind| kind.make_table).collect();
@@ -246,10 +251,11 @@ fn start_arbiters(
     let make_tables: aggregate::MakeTables = Arc::new(move || {
         makers.iter().enumerate().map(|(place, make)| make(Arc::clone(telemetry.of(place)))).collect()
     });
+    let mut lanes = lanes.into_iter();
     for (index, inbox) in (0..).zip(receivers) {
-        let thread = Arbiter::start(index, Arc::clone(shared), Arc::clone(&make_tables), inbox)
-            .map_err(|error| StartError::Thread(error.to_string()))?;
-        tasks.arbiters.push(thread);
+        let (shared, make_tables) = (Arc::clone(shared), Arc::clone(&make_tables));
+        let arbiter = Arbiter { index, shared, make_tables, inbox, lane: lanes.next() };
+        tasks.arbiters.push(arbiter.start().map_err(|error| StartError::Thread(error.to_string()))?);
     }
     Ok(())
 }

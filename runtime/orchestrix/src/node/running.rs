@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use orchestrix_core::ShardId;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::NodeStatus;
 use crate::aggregate::{InFlight, Inbox, Shared};
@@ -23,7 +23,8 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(1);
 /// The threads and tasks of a node.
 #[derive(Default)]
 pub(super) struct Tasks {
-    pub(super) lanes: Vec<JoinHandle<()>>,
+    /// Those that run outside of the arbiters.
+    pub(super) lanes: Vec<AbortHandle>,
     pub(super) snapshotter: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     pub(super) arbiters: Vec<thread::JoinHandle<()>>,
 }
@@ -83,8 +84,7 @@ impl Running {
     }
 }
 
-/// Keeps residency and gauges up to date until the node is dropped or stopped. A lane that has ended while the node
-/// runs has panicked: nothing could become durable any more, so the node stops answering.
+/// Keeps residency and gauges up to date until the node is dropped or stopped.
 async fn maintain(node: std::sync::Weak<Running>) {
     loop {
         tokio::time::sleep(MAINTENANCE_PAUSE).await;
@@ -97,12 +97,6 @@ async fn maintain(node: std::sync::Weak<Running>) {
         for inbox in &running.inboxes {
             // A full inbox has the arbiter look by itself.
             let _ = inbox.try_send(Inbox::Look);
-        }
-        let tasks = running.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.as_ref().is_some_and(|tasks| tasks.lanes.iter().any(JoinHandle::is_finished))
-            && !running.shared.fenced.swap(true, Ordering::AcqRel)
-        {
-            tracing::error!("a writer lane has ended; this node stops answering and must be started again");
         }
     }
 }

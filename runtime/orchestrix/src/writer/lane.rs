@@ -38,14 +38,48 @@ pub(super) struct Waiting {
 }
 
 /// One writer lane. A stream always goes through the same one, and one batch is under way at a time.
-pub(crate) struct Lane {
+pub(crate) struct Lane<T> {
     pub(crate) queue: mpsc::Receiver<Append>,
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) limits: Limits,
-    /// Weak, so that a node that is dropped without a shutdown comes apart.
-    pub(crate) arbiters: Vec<mpsc::WeakSender<Inbox>>,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) tell: T,
+}
+
+impl Lane<()> {
+    /// Says whom the lane tells.
+    pub(crate) fn telling<T: Tell>(self, tell: T) -> Lane<T> {
+        let Self { queue, store, ownership, limits, telemetry, tell: () } = self;
+        Lane { queue, store, ownership, limits, telemetry, tell }
+    }
+}
+
+/// How a lane tells aggregates what became of their commits.
+pub(crate) trait Tell {
+    /// Tells them, in order.
+    async fn tell(&self, settlements: Vec<Settlement>);
+}
+
+/// A lane that serves several arbiters, from outside of them. The senders are weak, so that a node that is dropped
+/// without a shutdown comes apart.
+pub(crate) struct TellArbiters(pub(crate) Vec<mpsc::WeakSender<Inbox>>);
+
+impl Tell for TellArbiters {
+    async fn tell(&self, settlements: Vec<Settlement>) {
+        let mut parts: Vec<Vec<Settlement>> = self.0.iter().map(|_| Vec::new()).collect();
+        for settlement in settlements {
+            parts[settlement.slot.arbiter as usize].push(settlement);
+        }
+        for (arbiter, part) in self.0.iter().zip(parts) {
+            // An arbiter that is gone has no aggregate left that could want to know.
+            if !part.is_empty()
+                && let Some(arbiter) = arbiter.upgrade()
+            {
+                let _ = arbiter.send(Inbox::Settled(part)).await;
+            }
+        }
+    }
 }
 
 /// Room for one batch, used again for the next: allocating it afresh cost a tenth of a command.
@@ -56,7 +90,7 @@ struct Room {
     pending: Vec<Box<dyn Pending>>,
 }
 
-impl Lane {
+impl<T: Tell> Lane<T> {
     /// Runs until every sender is gone and the queue is empty.
     pub(crate) async fn run(mut self) {
         let mut queued = VecDeque::new();
@@ -118,22 +152,14 @@ impl Lane {
         }
     }
 
-    /// Answers the callers, then tells the aggregates, one message per arbiter.
+    /// Answers the callers, then tells the aggregates.
     async fn tell(&self, room: &mut Room, fates: Vec<Fate>) {
-        let mut settlements: Vec<Vec<Settlement>> = self.arbiters.iter().map(|_| Vec::new()).collect();
+        let mut settlements = Vec::with_capacity(room.waiting.len());
         for ((waiting, pending), fate) in room.waiting.drain(..).zip(room.pending.drain(..)).zip(fates) {
-            note(&mut settlements[waiting.slot.arbiter as usize], waiting.slot, waiting.last, &fate);
+            note(&mut settlements, waiting.slot, waiting.last, &fate);
             pending.settle(&fate);
         }
-        for (arbiter, settlements) in self.arbiters.iter().zip(settlements) {
-            if settlements.is_empty() {
-                continue;
-            }
-            // An arbiter that is gone has no aggregate left that could want to know.
-            if let Some(arbiter) = arbiter.upgrade() {
-                let _ = arbiter.send(Inbox::Settled(settlements)).await;
-            }
-        }
+        self.tell.tell(settlements).await;
     }
 }
 

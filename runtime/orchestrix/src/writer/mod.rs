@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use orchestrix_core::store::{Claim, Commit, CommitOutcome};
 use orchestrix_core::{Epoch, Incarnation, ShardId, Version};
 
-pub(crate) use lane::{Lane, Limits};
+pub(crate) use lane::{Lane, Limits, Tell, TellArbiters};
 
 use crate::aggregate::Slot;
 

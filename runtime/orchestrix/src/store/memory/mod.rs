@@ -21,8 +21,8 @@ use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardCount, ShardId, 
 
 use shard::Shard;
 
-/// How many appends are worth carrying at once: an append never waits, so a second lane would only add hand-overs.
-const LANES: usize = 1;
+/// How many appends are worth carrying at once: shards are locked one by one, so every arbiter may have a lane.
+const LANES: usize = 64;
 
 /// The most events that one append should carry: enough to spread its fixed cost, few enough to stay under a
 /// millisecond on the caller's thread.
