@@ -32,6 +32,12 @@ const OVERHEAD_BYTES: usize = 1_536;
 /// A snapshot on passivation pays when this many events would have to be replayed otherwise.
 const PASSIVATION_EVENTS_MIN: u64 = 16;
 
+/// A remembered command, in bytes: its entry and a short reply.
+const REMEMBERED_BYTES: usize = 88;
+
+/// An aggregate is weighed again when this many bytes were applied to it, or a quarter of its weight if that is more.
+const WEIGH_BYTES_MIN: usize = 4 << 10;
+
 /// Above this size a snapshot also waits until as many bytes of events have come, so that snapshots at most double
 /// what is written.
 const LARGE_SNAPSHOT_BYTES: u64 = 16 << 10;
@@ -110,6 +116,7 @@ pub(crate) struct Instance<A: Aggregate> {
     quarantine: Option<Box<QuarantineRecord>>,
     progress: Progress,
     weight: usize,
+    unweighed: usize,
     leaving: bool,
     local: Rc<Local>,
     telemetry: Arc<TypeTelemetry>,
@@ -137,6 +144,7 @@ impl<A: Aggregate> Instance<A> {
             quarantine: None,
             progress: Progress::default(),
             weight: 0,
+            unweighed: 0,
             leaving: false,
             local,
             telemetry,
@@ -265,6 +273,7 @@ impl<A: Aggregate> Instance<A> {
         let (events, expected) = (draft.stored.len() as u64, self.life.head());
         self.progress.events += events;
         self.progress.bytes += draft.payload_bytes();
+        self.unweighed += draft.payload_bytes() as usize + REMEMBERED_BYTES;
         self.life.on_appended(events);
         let command = Remembered {
             id: draft.command_id,
@@ -416,6 +425,8 @@ impl<A: Aggregate> Instance<A> {
         let durable = self.life.durable();
         if self.progress.waiting.as_ref().is_some_and(|taken| taken.version <= durable) {
             self.send_snapshot();
+        }
+        if self.unweighed >= WEIGH_BYTES_MIN.max(self.weight / 4) {
             self.weigh();
         }
     }
@@ -464,6 +475,7 @@ impl<A: Aggregate> Instance<A> {
 
     /// Tells the residency how much memory this aggregate takes, when that has changed by more than a quarter.
     fn weigh(&mut self) {
+        self.unweighed = 0;
         let state = size_of::<A>() + orchestrix_core::codec::bincode::size_of(&self.state);
         let weight = OVERHEAD_BYTES + state + self.memory.weight_bytes();
         if weight.abs_diff(self.weight) * 4 > self.weight {
