@@ -1,0 +1,260 @@
+//! The configuration of a service, from its environment: [`Config::from_env`].
+//!
+//! Every variable has a row in `variable.rs` and in `docs/operations/settings.md`. A value that is not allowed, or that
+//! asks for what this release cannot do, stops the start with a message that says what is allowed: nothing is ignored.
+
+mod error;
+mod read;
+mod source;
+mod values;
+mod variable;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orchestrix_core::ShardCount;
+
+pub use error::ConfigError;
+pub use read::Effective;
+pub use source::Origin;
+pub use variable::{VARIABLES, Variable};
+
+use self::read::Reader;
+use self::source::Source;
+use crate::settings::Settings;
+use crate::telemetry::logging::{LogFilter, LogFormat};
+
+/// Where the service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Environment {
+    /// At a developer's: everything is allowed.
+    #[default]
+    Development,
+    /// Where it matters: what may lose events is refused.
+    Production,
+}
+
+/// Where events are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreChoice {
+    /// In memory, until the process ends.
+    Memory,
+    /// In a SQLite database.
+    Sqlite {
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+/// What the environment says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the service runs.
+    pub environment: Environment,
+    /// Whether more is said in the log.
+    pub debug: bool,
+    /// Where events are kept.
+    pub store: StoreChoice,
+    /// Whether a start creates and upgrades the schema.
+    pub auto_migrate: bool,
+    /// Connections that read at the same time.
+    pub database_pool_size: u32,
+    /// How long an operation waits for a connection or for the database's lock.
+    pub database_timeout: Duration,
+    /// Parts of the log: of a database that is created, or to be compared with one that exists. `None` takes what the
+    /// database has, and the store's own default for a new one.
+    pub shard_count: Option<ShardCount>,
+    /// Which log lines are written.
+    pub log_filter: LogFilter,
+    /// How a log line is written.
+    pub log_format: LogFormat,
+    /// Whether metrics are counted.
+    pub metrics_enabled: bool,
+    /// Where the service listens for HTTP.
+    pub http_addr: SocketAddr,
+    /// How a node runs.
+    pub settings: Settings,
+    effective: Vec<Effective>,
+}
+
+impl Config {
+    /// Reads the environment of the process, and the file `.env` of the working directory where that says nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] about the first variable that is wrong.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::read(&Source::process()?)
+    }
+
+    /// Reads a list of variables and values instead of the environment, for tests and tools.
+    ///
+    /// ```
+    /// use orchestrix::config::Config;
+    /// let config = Config::from_pairs(&[("EVENT_STORE_TYPE", "inmemory"), ("SNAPSHOT_INTERVAL", "0")])?;
+    /// assert!(config.settings.snapshots.is_off());
+    /// # Ok::<(), orchestrix::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`] about the first variable that is wrong.
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        Self::read(&Source::from_pairs(pairs)?)
+    }
+
+    /// Returns every variable as it took effect, secrets masked, in the order of the manual.
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
+    }
+
+    /// Tells whether the service runs where it matters.
+    pub fn is_production(&self) -> bool {
+        self.environment == Environment::Production
+    }
+
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        let mut read = Reader::new(source);
+        let environment = values::environment(&mut read)?;
+        let production = environment == Environment::Production;
+        let debug = read.flag("DEBUG", false)?;
+        let store = values::store(&mut read, source, production)?;
+        let config = Self {
+            environment,
+            debug,
+            store,
+            auto_migrate: read.flag("AUTO_MIGRATE", !production)?,
+            database_pool_size: values::pool_size(&mut read)?,
+            database_timeout: values::database_timeout(&mut read)?,
+            shard_count: values::shard_count(&mut read)?,
+            settings: Settings::default(),
+            log_filter: values::log_filter(&mut read, debug)?,
+            log_format: values::log_format(&mut read)?,
+            metrics_enabled: read.flag("METRICS_ENABLED", true)?,
+            http_addr: values::http_addr(&mut read)?,
+            effective: Vec::new(),
+        };
+        values::traces(&mut read)?;
+        let settings = values::settings(&mut read)?;
+        VARIABLES.iter().filter(|variable| !variable.here).try_for_each(|later| read.not_here(later.name))?;
+        Ok(Self { settings, effective: in_order(read.effective), ..config })
+    }
+}
+
+fn in_order(mut effective: Vec<Effective>) -> Vec<Effective> {
+    let place = |name: &str| VARIABLES.iter().position(|variable| variable.name == name);
+    effective.sort_by_key(|one| place(one.name));
+    effective
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrix_core::SnapshotPolicy;
+
+    use super::*;
+
+    fn refusal(pairs: &[(&str, &str)]) -> String {
+        Config::from_pairs(pairs).expect_err("is refused").to_string()
+    }
+
+    #[test]
+    fn without_an_environment_the_defaults_hold_and_every_variable_is_shown() {
+        let config = Config::from_pairs(&[]).expect("the defaults are valid");
+        assert_eq!(config.store, StoreChoice::Sqlite { path: "data/orchestrix.db".into() });
+        assert!(config.auto_migrate && config.metrics_enabled && !config.is_production());
+        assert_eq!(config.settings, Settings::default());
+        let shown: Vec<&str> = config.effective().iter().map(|one| one.name).collect();
+        let known: Vec<&str> =
+            VARIABLES.iter().filter(|variable| variable.here).map(|variable| variable.name).collect();
+        assert_eq!(shown, known);
+    }
+
+    #[test]
+    fn every_number_reaches_its_setting() {
+        let pairs = [
+            ("ARBITERS", "3"),
+            ("COMMANDS_IN_FLIGHT_MAX", "100"),
+            ("LOADS_IN_FLIGHT_MAX", "5"),
+            ("LOAD_PAGE_EVENTS", "17"),
+            ("COMMAND_TIMEOUT", "2.5"),
+            ("DEDUP_COMMANDS_MAX", "7"),
+            ("DEDUP_AGE_MAX", "60"),
+            ("SNAPSHOT_INTERVAL", "9"),
+            ("RESIDENCY_BYTES_MAX", "2MiB"),
+            ("RESIDENCY_IDLE_MAX", "1"),
+            ("BATCH_EVENTS_MAX", "11"),
+            ("BATCH_BYTES_MAX", "1024"),
+            ("SHUTDOWN_TIMEOUT", "0"),
+        ];
+        let settings = Config::from_pairs(&pairs).expect("valid").settings;
+        let expected = Settings {
+            arbiters: 3,
+            commands_in_flight_max: 100,
+            mailbox_commands_max: 100,
+            loads_in_flight_max: 5,
+            load_page_events: 17,
+            command_timeout: Duration::from_millis(2_500),
+            dedup_commands_max: 7,
+            dedup_age_max: Duration::from_mins(1),
+            snapshots: SnapshotPolicy { events: 9, ..SnapshotPolicy::default() },
+            residency_bytes_max: 2 << 20,
+            residency_idle_max: Duration::from_secs(1),
+            batch_events_max: 11,
+            batch_bytes_max: 1_024,
+            shutdown_timeout: Duration::ZERO,
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn production_migrates_by_hand_and_keeps_what_it_stores() {
+        let config = Config::from_pairs(&[("ENVIRONMENT", "production")]).expect("valid");
+        assert!(!config.auto_migrate);
+        let text = refusal(&[("ENVIRONMENT", "production"), ("EVENT_STORE_TYPE", "inmemory")]);
+        assert!(text.contains("forgets everything") && text.contains("use sqlite"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_value_is_named_with_what_is_allowed() {
+        let text = refusal(&[("EVENT_STORE_TYPE", "mysql")]);
+        assert_eq!(text, "EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite");
+        let text = refusal(&[("LOG_LEVEL", "loud")]);
+        assert!(text.starts_with("LOG_LEVEL is \"loud\"; allowed is error, warn"), "{text}");
+        let text = refusal(&[("MAILBOX_COMMANDS_MAX", "0")]);
+        assert_eq!(text, "MAILBOX_COMMANDS_MAX is \"0\"; allowed is 1 to 16384");
+        let text = refusal(&[("DATABASE_TIMEOUT", "0")]);
+        assert_eq!(text, "DATABASE_TIMEOUT is \"0\"; allowed is 0.001 to 3600 seconds");
+    }
+
+    #[test]
+    fn what_a_later_release_does_is_not_ignored() {
+        for (name, value) in [
+            ("EVENT_STORE_TYPE", "postgres"),
+            ("DATABASE_URL", "postgres://localhost/bank"),
+            ("TRACING_ENABLED", "true"),
+            ("NODE_ADDR", "0.0.0.0:7000"),
+            ("NATS_URL", "nats://localhost"),
+            ("DATABASE_READ_URL", "postgres://replica/bank"),
+        ] {
+            let text = refusal(&[(name, value)]);
+            assert!(text.starts_with(name) && text.contains("this release cannot do that"), "{text}");
+        }
+        Config::from_pairs(&[("TRACING_ENABLED", "false"), ("JAEGER_ENDPOINT", "http://localhost:6831")])
+            .expect("an address alone asks for nothing");
+    }
+
+    #[test]
+    fn no_message_and_no_listing_tells_a_password() {
+        let text = refusal(&[("DATABASE_URL", "postgres://ada:hunter2@db/bank")]);
+        assert!(!text.contains("hunter2"), "{text}");
+        let pairs = [("EVENT_STORE_TYPE", "inmemory"), ("DATABASE_URL", "mysql://ada:hunter2@db/bank")];
+        let config = Config::from_pairs(&pairs).expect("the in-memory store does not use it");
+        let shown = format!("{:?}", config.effective());
+        assert!(shown.contains("ada:***") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn options_in_the_url_are_refused() {
+        let text = refusal(&[("DATABASE_URL", "sqlite://data/bank.db?mode=memory")]);
+        assert!(text.contains("allowed is sqlite://path"), "{text}");
+    }
+}
