@@ -43,7 +43,9 @@ where
     };
     let Ok(accepted) = account.handle(command, &context) else { return false };
     let (events, _) = accepted.into_parts();
-    events.iter().for_each(|event| account.apply(event));
+    for event in &events {
+        account.apply(event);
+    }
     true
 }
 
