@@ -2,6 +2,7 @@
 //!
 //! | you test | you use |
 //! |---|---|
+//! | an aggregate's decisions | [`given`](given()) / when / then |
 //! | something that reads the time | [`TestClock`], which moves when told |
 //! | what happens when the store misbehaves | [`Faulty`], steered through a [`FaultControl`] |
 //! | a store of your own | [`store_conformance!`], one test per obligation of [`EventStore`](orchestrix_core::EventStore) |
@@ -10,8 +11,10 @@
 
 mod clock;
 pub mod faulty;
+pub mod given;
 pub mod suite;
 
 pub use clock::TestClock;
 pub use faulty::{Fault, FaultControl, FaultCounts, Faulty, Operation};
+pub use given::given;
 pub use suite::StoreFactory;

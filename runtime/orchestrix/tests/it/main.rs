@@ -3,4 +3,5 @@
 
 mod commands;
 mod counter;
+mod store_faulty;
 mod store_memory;
