@@ -86,6 +86,7 @@ impl<'a> Shape<'a> {
         let read_body = self.body(None);
         let transparent = self.bare.then(|| quote!(#[serde(transparent)]));
         quote! {
+            #[allow(dead_code, reason = "a field with `serde(skip)` is taken along and not written")]
             #[derive(::orchestrix_core::private::serde::Serialize)]
             #[serde(crate = "::orchestrix_core::private::serde", #serde_options)]
             #transparent
