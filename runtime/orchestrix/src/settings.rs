@@ -21,7 +21,9 @@ pub struct Settings {
     pub load_page_events: usize,
     /// How long a command may take when its sender gives no deadline, 1 ms to 1 h. Default 30 s.
     pub command_timeout: Duration,
-    /// Command ids that an aggregate remembers with their replies, 1 to 100,000. Default 1,024.
+    /// Command ids that an aggregate remembers with their replies, 1 to 100,000. Default 16,384: more than a second of
+    /// the busiest aggregate, so that a command cannot be forgotten while its first retry is on its way. About 80
+    /// bytes each, counted in the aggregate's weight.
     pub dedup_commands_max: usize,
     /// How long a command id is remembered, 1 s to 30 days. A version 7 id that is older is refused. Default 24 h.
     pub dedup_age_max: Duration,
@@ -49,7 +51,7 @@ impl Default for Settings {
             loads_in_flight_max: 64,
             load_page_events: 1_024,
             command_timeout: Duration::from_secs(30),
-            dedup_commands_max: 1_024,
+            dedup_commands_max: 16_384,
             dedup_age_max: Duration::from_hours(24),
             snapshots: SnapshotPolicy::default(),
             residency_bytes_max: 256 << 20,

@@ -61,7 +61,7 @@ pub const VARIABLES: &[Variable] = &[
     now("LOADS_IN_FLIGHT_MAX", "64", "1 to 4096 loads", "Aggregates that are read from the store at the same time."),
     now("LOAD_PAGE_EVENTS", "1024", "16 to 100000 events", "Events read in one step of a load; it bounds the memory of a long replay."),
     now("COMMAND_TIMEOUT", "30", "0.001 to 3600 seconds", "How long a command may take when its sender gives no deadline."),
-    now("DEDUP_COMMANDS_MAX", "1024", "1 to 100000 commands", "Command ids that one aggregate remembers with their replies."),
+    now("DEDUP_COMMANDS_MAX", "16384", "1 to 100000 commands", "Command ids that one aggregate remembers with their replies."),
     now("DEDUP_AGE_MAX", "86400", "1 to 2592000 seconds", "How long a command id is remembered. An older one is refused as expired."),
     now("RESIDENCY_BYTES_MAX", "256MiB", "at least 1MiB", "Memory for aggregates. Over it the least recently used ones leave memory."),
     now("RESIDENCY_IDLE_MAX", "600", "0.01 to 2592000 seconds", "How long an aggregate stays in memory without being used."),
