@@ -2,7 +2,7 @@
 
 use orchestrix_core::prelude::*;
 
-use super::command::{CompleteTransfer, RefuseTransfer, RequestTransfer};
+use super::command::{CompleteTransfer, RefuseTransfer, RequestTransfer, ReturnMoney};
 use super::{TransferEvent, TransferId, TransferRefusal};
 use crate::account::AccountId;
 
@@ -19,6 +19,8 @@ pub struct Transfer {
 pub enum TransferStatus {
     /// It is on its way.
     Pending,
+    /// The money could not arrive and is on its way back.
+    Returning,
     /// The money arrived.
     Completed,
     /// It does not happen.
@@ -36,7 +38,7 @@ pub struct TransferView {
     pub amount: u64,
     /// What became of it.
     pub status: TransferStatus,
-    /// Why it was refused, if it was.
+    /// Why it is returned or was refused, if so.
     pub reason: Option<String>,
 }
 
@@ -55,6 +57,9 @@ impl Aggregate for Transfer {
                     status: TransferStatus::Pending,
                     reason: None,
                 });
+            }
+            TransferEvent::Returning { reason } => {
+                self.settle(TransferStatus::Returning, Some(reason.clone()));
             }
             TransferEvent::Completed => self.settle(TransferStatus::Completed, None),
             TransferEvent::Refused { reason } => self.settle(TransferStatus::Refused, Some(reason.clone())),
@@ -99,6 +104,21 @@ impl Handle<CompleteTransfer> for Transfer {
         match self.status()? {
             TransferStatus::Pending => emit(TransferEvent::Completed).reply(TransferStatus::Completed),
             TransferStatus::Completed => nothing().reply(TransferStatus::Completed),
+            TransferStatus::Returning => Err(TransferRefusal::Returning),
+            TransferStatus::Refused => Err(TransferRefusal::AlreadyRefused),
+        }
+    }
+}
+
+impl Handle<ReturnMoney> for Transfer {
+    fn handle(&self, command: &ReturnMoney, _: &Context) -> Decision<Self, ReturnMoney> {
+        let reason = command.reason.clone();
+        match self.status()? {
+            TransferStatus::Pending => {
+                emit(TransferEvent::Returning { reason }).reply(TransferStatus::Returning)
+            }
+            TransferStatus::Returning => nothing().reply(TransferStatus::Returning),
+            TransferStatus::Completed => Err(TransferRefusal::AlreadyCompleted),
             TransferStatus::Refused => Err(TransferRefusal::AlreadyRefused),
         }
     }
@@ -108,7 +128,9 @@ impl Handle<RefuseTransfer> for Transfer {
     fn handle(&self, command: &RefuseTransfer, _: &Context) -> Decision<Self, RefuseTransfer> {
         let reason = command.reason.clone();
         match self.status()? {
-            TransferStatus::Pending => emit(TransferEvent::Refused { reason }).reply(TransferStatus::Refused),
+            TransferStatus::Pending | TransferStatus::Returning => {
+                emit(TransferEvent::Refused { reason }).reply(TransferStatus::Refused)
+            }
             TransferStatus::Refused => nothing().reply(TransferStatus::Refused),
             TransferStatus::Completed => Err(TransferRefusal::AlreadyCompleted),
         }

@@ -17,6 +17,12 @@ pub enum TransferEvent {
         /// How much, in minor units.
         amount: u64,
     },
+    /// The money cannot arrive, so what was withdrawn goes back.
+    #[event("transfer.returning")]
+    Returning {
+        /// Why, for the person who ordered it.
+        reason: String,
+    },
     /// The money arrived.
     #[event("transfer.completed")]
     Completed,

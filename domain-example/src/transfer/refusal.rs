@@ -19,6 +19,9 @@ pub enum TransferRefusal {
         /// The account that was named twice.
         account: AccountId,
     },
+    /// Its money is on the way back, so it cannot be completed. Handling: request another transfer.
+    #[error("the money is on its way back")]
+    Returning,
     /// It was refused before, so it cannot be completed. Handling: request another transfer.
     #[error("the transfer was refused already")]
     AlreadyRefused,
