@@ -45,9 +45,11 @@ mod golden {
     fn what_is_written_today_has_these_bytes_and_is_read_from_them() {
         let account = |id| AccountId::from_key(id).expect("an id");
         let requested = TransferEvent::Requested { from: account("a-1"), to: account("b_2"), amount: 5 };
+        let returning = TransferEvent::Returning { reason: "closed".to_owned() };
         let refused = TransferEvent::Refused { reason: "no funds".to_owned() };
         for (event, name, bytes) in [
             (requested, "transfer.requested", r#"{"from":"a-1","to":"b_2","amount":5}"#),
+            (returning, "transfer.returning", r#"{"reason":"closed"}"#),
             (TransferEvent::Completed, "transfer.completed", "{}"),
             (refused, "transfer.refused", r#"{"reason":"no funds"}"#),
         ] {
