@@ -30,9 +30,15 @@ fn check_id(id: &str) -> Result<(), String> {
 /// The pages of the guide whose examples need a domain: they are compiled and run with this crate's tests.
 #[cfg(doctest)]
 mod guide {
+    #[doc = include_str!("../../README.md")]
+    struct ReadMe;
+
     #[doc = include_str!("../../docs/guide/aggregate.md")]
     struct WritingAnAggregate;
 
     #[doc = include_str!("../../docs/guide/evolving-events.md")]
     struct EvolvingEvents;
+
+    #[doc = include_str!("../../docs/guide/embedding.md")]
+    struct EmbeddingANode;
 }
