@@ -184,6 +184,8 @@ async fn append_until_fenced(writer: Writer, name: StreamId, started: Arc<Notify
         let stored = outcomes.iter().take_while(|outcome| outcome.is_committed()).count();
         acknowledged += stored as u64;
         started.notify_one();
+        // A store whose futures are always ready would keep this loop from ever being stopped.
+        tokio::task::yield_now().await;
         match outcomes.get(stored) {
             None => {}
             Some(CommitOutcome::Fenced) => return acknowledged,

@@ -195,6 +195,7 @@ pub async fn streams_are_listed_page_by_page(bench: Bench) {
                 break;
             }
             ids.extend(page.iter().map(|(name, _)| name.id.to_string()));
+            assert!(ids.len() <= SORTED_IDS.len(), "pages of {limit} repeat themselves: {ids:?}");
         }
         assert_eq!(ids, SORTED_IDS, "pages of {limit}");
     }
