@@ -41,4 +41,7 @@ mod guide {
 
     #[doc = include_str!("../../docs/guide/embedding.md")]
     struct EmbeddingANode;
+
+    #[doc = include_str!("../../docs/guide/testing.md")]
+    struct Testing;
 }
