@@ -1,0 +1,126 @@
+//! The bank over HTTP: routes, limits, and what every request passes on its way in and out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `accounts`, `events`, `transfers`, `health` | the handlers, with the shape of what they take and give |
+//! | `extract` | what a request must bring |
+//! | `problem` | every error as `application/problem+json` |
+//! | `openapi` | the document that describes it all, made from the routes |
+//! | `server` | connections: bounded, timed, drained |
+//!
+//! A handler turns a request into one call to the node and its answer into a response. It decides nothing about money.
+
+pub(crate) mod accounts;
+pub(crate) mod events;
+pub(crate) mod extract;
+pub(crate) mod health;
+pub(crate) mod openapi;
+pub(crate) mod problem;
+pub(crate) mod server;
+pub(crate) mod transfers;
+
+use std::any::Any;
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
+use orchestrix::{HistoryError, Node};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::driver::Driver;
+use extract::BodyLimits;
+use problem::{Kind, Problem, unavailable};
+
+/// How long a look into the log may take before the answer is 503.
+const HISTORY_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Bank {
+    /// Where commands and reads go.
+    pub(crate) node: Node,
+    /// Who carries transfers out.
+    pub(crate) driver: Driver,
+    /// How much of a request is read.
+    pub(crate) body: BodyLimits,
+    /// Cancelled when the bank begins to stop; it is not ready from then on.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Bank {
+    /// Puts a bank together around a running node.
+    pub(crate) fn new(node: Node, stop: CancellationToken) -> Self {
+        let driver = Driver::new(node.clone(), stop.clone());
+        Self { node, driver, body: BodyLimits::default(), stop }
+    }
+}
+
+impl FromRef<Bank> for BodyLimits {
+    fn from_ref(bank: &Bank) -> Self {
+        bank.body
+    }
+}
+
+/// Returns the routes with their documentation.
+pub(crate) fn routes() -> OpenApiRouter<Bank> {
+    OpenApiRouter::with_openapi(openapi::Head::openapi())
+        .routes(routes!(accounts::open))
+        .routes(routes!(accounts::show))
+        .routes(routes!(accounts::deposit))
+        .routes(routes!(accounts::withdraw))
+        .routes(routes!(accounts::close))
+        .routes(routes!(events::list))
+        .routes(routes!(transfers::request))
+        .routes(routes!(transfers::show))
+        .routes(routes!(health::healthy))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::describe))
+}
+
+/// Returns the whole service.
+pub(crate) fn router(bank: Bank) -> Router {
+    let (router, _) = routes().split_for_parts();
+    guarded(router.fallback(unknown_path).method_not_allowed_fallback(method_not_allowed)).with_state(bank)
+}
+
+/// Puts around a router what every request passes: a span, and a net for panics.
+pub(crate) fn guarded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router.layer(CatchPanicLayer::custom(panicked)).layer(TraceLayer::new_for_http())
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::UnknownPath, format!("{path} leads nowhere; /openapi.json lists the paths"))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("{path} has no {method}; the Allow header lists what it has"),
+    )
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = words.unwrap_or("without words"), "a handler panicked");
+    Problem::new(Kind::Internal, "a bug of the bank; its log has more").into_response()
+}
+
+/// Waits for a look into the log, but not for ever.
+async fn in_time<T>(look: impl Future<Output = Result<T, HistoryError>>) -> Result<T, Problem> {
+    match tokio::time::timeout(HISTORY_TIME_MAX, look).await {
+        Ok(seen) => Ok(seen?),
+        Err(_) => Err(unavailable(format!("the event store did not answer within {HISTORY_TIME_MAX:?}"))),
+    }
+}

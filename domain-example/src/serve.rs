@@ -1,0 +1,178 @@
+//! The life of the service: start, serve, stop.
+//!
+//! A stop goes from the outside in, and each part waits for the one before it: no new connections and not ready any
+//! more, then requests under way, then transfers under way, then the node. A second signal ends the process at once,
+//! which loses nothing that was answered.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use domain_example::{Account, Transfer};
+use orchestrix::config::Config;
+use orchestrix::telemetry::{exporter, logging};
+use orchestrix::{Node, Orchestrix};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::files;
+use crate::http::server::{self, ConnectionLimits};
+use crate::http::{self, Bank};
+
+/// The store could not be reached.
+const NO_STORE: u8 = 3;
+
+/// What a shell reports for a process that a signal ended, here for the second one.
+const INTERRUPTED: i32 = 130;
+
+/// Serves until a signal comes. Returns how the process ends: 0 after a stop, 3 without a store, else 1.
+pub(crate) fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}; raise the limit of threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let has_no_store = error.is::<NoStore>();
+            if has_no_store { ExitCode::from(NO_STORE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// The store could not be opened, or would not be claimed.
+#[derive(Debug, thiserror::Error)]
+#[error("the event store could not be opened")]
+struct NoStore;
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    logging::init(&config.log_filter, config.log_format)?;
+    if config.metrics_enabled {
+        exporter::install()?;
+    }
+    let limits = connection_limits();
+    let listener = listen(config.http_addr).await?;
+    let node = start(&config).await.context(NoStore)?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(cancel_on_signal(Signals::new()?, stop.clone()));
+    let bank = Bank::new(node.clone(), stop.clone());
+    bank.driver.resume();
+    let (address, store) = (listener.local_addr()?, node.store().info());
+    tracing::info!(
+        store = store.name,
+        durable = store.durable,
+        "the bank is open at http://{address}/openapi.json"
+    );
+    let work = server::serve(listener, http::router(bank.clone()), limits, stop.clone());
+    // A server that ends for any other reason ends the service, too.
+    let guard = stop.clone().drop_guard();
+    let serving = tokio::spawn(async move {
+        let _guard = guard;
+        work.await;
+    });
+    stop.cancelled().await;
+    tracing::info!("stopping: finishing what is under way; a second signal ends the process at once");
+    let patience = config.settings.shutdown_timeout;
+    let ended = tokio::time::timeout(patience, async {
+        let result = serving.await;
+        bank.driver.finish().await;
+        result
+    });
+    match ended.await {
+        Ok(result) => result.context("the HTTP server failed")?,
+        Err(_) => {
+            tracing::warn!(?patience, "requests were still under way when the time for a stop was over");
+        }
+    }
+    node.shutdown().await;
+    signals.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn connection_limits() -> ConnectionLimits {
+    let limits = ConnectionLimits::default();
+    let connections_max = limits.connections_max.min(files::raise_limit());
+    if connections_max < limits.connections_max {
+        tracing::warn!(
+            connections_max,
+            "the limit of open files is low; raise `ulimit -Hn` for more connections"
+        );
+    }
+    ConnectionLimits { connections_max, ..limits }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; set HTTP_ADDR to a free address, for instance 127.0.0.1:8001")
+    })
+}
+
+async fn start(config: &Config) -> anyhow::Result<Node> {
+    let store = open_store(config)?;
+    let builder = Orchestrix::builder().store(store).settings(config.settings.clone());
+    Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
+}
+
+fn open_store(config: &Config) -> anyhow::Result<std::sync::Arc<dyn orchestrix_core::EventStore>> {
+    use orchestrix::config::StoreChoice;
+    match &config.store {
+        StoreChoice::Memory => Ok(std::sync::Arc::new(orchestrix::store::Memory::new())),
+        StoreChoice::Sqlite { .. } => {
+            anyhow::bail!("this build has no embedded store yet; set EVENT_STORE_TYPE=inmemory")
+        }
+    }
+}
+
+/// Cancels `stop` at the first signal to stop, and ends the process at the second.
+async fn cancel_on_signal(mut signals: Signals, stop: CancellationToken) {
+    signals.next().await;
+    stop.cancel();
+    signals.next().await;
+    tracing::warn!("ended by a second signal");
+    std::process::exit(INTERRUPTED);
+}
+
+/// The signals that ask the process to stop.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C, where there are no signals.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

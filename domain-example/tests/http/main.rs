@@ -1,0 +1,24 @@
+//! The bank's HTTP contract, story by story.
+//!
+//! Most stories call the router in this process, on the in-memory store. `abuse` and `connections` use real sockets on
+//! loopback. The service's own modules are part of this binary, since a binary's modules cannot be imported.
+
+#[path = "../../src/driver/mod.rs"]
+mod driver;
+#[path = "../../src/files.rs"]
+mod files;
+#[path = "../../src/http/mod.rs"]
+mod http;
+
+mod abuse;
+mod accounts;
+mod connections;
+mod events;
+mod health;
+mod openapi;
+mod problems;
+#[cfg(unix)]
+mod process;
+mod support;
+mod transfers;
+mod wire;
