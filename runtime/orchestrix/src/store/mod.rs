@@ -9,4 +9,4 @@ mod memory;
 mod sqlite;
 
 pub use memory::Memory;
-pub use sqlite::Sqlite;
+pub use sqlite::{MigrationStatus, OpenError, Sqlite, SqliteOptions};

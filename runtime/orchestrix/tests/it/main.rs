@@ -5,3 +5,4 @@ mod commands;
 mod counter;
 mod store_faulty;
 mod store_memory;
+mod store_sqlite;

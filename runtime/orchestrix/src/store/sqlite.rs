@@ -1,5 +1,0 @@
-//! The embedded store.
-
-/// Placeholder.
-#[derive(Debug)]
-pub struct Sqlite;

@@ -1,0 +1,76 @@
+//! A bounded memory of what was used last, in two halves: when the newer one is full, the older one is forgotten.
+//!
+//! It forgets in constant time and keeps at least the last half of its bound, which is all that the writer needs:
+//! a stream that it forgot is looked up again.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::mem;
+
+/// Remembers between half of its bound and all of it.
+#[derive(Debug)]
+pub(super) struct Recent<K, V> {
+    newer: HashMap<K, V>,
+    older: HashMap<K, V>,
+    half: usize,
+}
+
+impl<K: Eq + Hash + Clone, V: Copy> Recent<K, V> {
+    /// Makes an empty memory for up to `bound` keys, at least two.
+    pub(super) fn new(bound: usize) -> Self {
+        Self { newer: HashMap::new(), older: HashMap::new(), half: (bound / 2).max(1) }
+    }
+
+    /// Returns what is remembered of a key, which then counts as used.
+    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+        if let Some(value) = self.newer.get(key) {
+            return Some(*value);
+        }
+        let (key, value) = self.older.remove_entry(key)?;
+        self.put(key, value);
+        Some(value)
+    }
+
+    /// Remembers a value in place of an older one.
+    pub(super) fn put(&mut self, key: K, value: V) {
+        if self.newer.len() >= self.half && !self.newer.contains_key(&key) {
+            self.older = mem::take(&mut self.newer);
+        }
+        self.newer.insert(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_last_is_remembered() {
+        let mut recent = Recent::new(8);
+        for key in 0..100 {
+            recent.put(key, key);
+            assert_eq!(recent.get(&0).is_some(), key < 100 && recent.get(&0).is_some());
+        }
+        assert_eq!((96..100).filter_map(|key| recent.get(&key)).count(), 4);
+        assert!((0..100).filter(|key| recent.get(key).is_some()).count() <= 8);
+    }
+
+    #[test]
+    fn a_key_in_use_is_never_forgotten() {
+        let mut recent = Recent::new(8);
+        recent.put(1_000, 1);
+        for key in 0..100 {
+            recent.put(key, 0);
+            assert_eq!(recent.get(&1_000), Some(1), "after {key}");
+        }
+    }
+
+    #[test]
+    fn a_newer_value_replaces_an_older_one() {
+        let mut recent = Recent::new(4);
+        for (key, value) in [("a", 1), ("b", 1), ("c", 1), ("a", 2)] {
+            recent.put(key, value);
+        }
+        assert_eq!(recent.get(&"a"), Some(2));
+    }
+}
