@@ -14,7 +14,7 @@ use super::running::{Running, Tasks};
 use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
 use crate::error::StartError;
 use crate::settings::Settings;
-use crate::store::Memory;
+use crate::store::{Memory, SqliteOptions};
 use crate::telemetry::{HookSet, Hooks, Metrics, Telemetry, TypeTelemetry};
 use crate::writer::{Append, Lane, Limits, Ownership, TellArbiters};
 
@@ -36,6 +36,12 @@ impl IntoStore for Arc<dyn EventStore> {
 impl IntoStore for Memory {
     fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
         Box::pin(async move { Ok(Arc::new(*self) as Arc<dyn EventStore>) })
+    }
+}
+
+impl IntoStore for SqliteOptions {
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
+        Box::pin(async move { Ok(Arc::new(self.connect().await?) as Arc<dyn EventStore>) })
     }
 }
 

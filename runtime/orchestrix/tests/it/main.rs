@@ -3,6 +3,7 @@
 
 mod commands;
 mod counter;
+mod embedded;
 mod store_faulty;
 mod store_memory;
 mod store_sqlite;
