@@ -1,0 +1,54 @@
+//! `loadtest limit`: what this machine could do with the same rows, without the runtime.
+
+use serde_json::json;
+
+use crate::cli::{Common, LimitArgs, StoreKind};
+use crate::driver::Load;
+use crate::histogram::median;
+use crate::limit::{BATCHES, asks, sqlite};
+use crate::measure::with_settings;
+use crate::report::{Chart, Report, Section, per_second};
+
+/// Measures the limit of a store for each batch size, interleaved, and reports the best median.
+///
+/// # Errors
+/// When the database cannot be made or written.
+pub(super) async fn limit(common: &Common, args: &LimitArgs) -> anyhow::Result<Report> {
+    let load = args.load.load(common);
+    let rounds = args.rounds.rounds;
+    let measured = match common.store {
+        StoreKind::Memory => of_asks(&load, rounds).await?,
+        StoreKind::Sqlite => of_sqlite(common, &load, rounds).await?,
+    };
+    let best = measured.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let section = Section::new("Events per second, medians").row("best", per_second(best));
+    let section =
+        measured.iter().fold(section, |section, (name, rate)| section.row(name.clone(), per_second(*rate)));
+    let report = Report::new(format!("loadtest limit of {}", common.store.name()))
+        .section(section)
+        .chart(Chart::Bars { title: "Events per second, medians".into(), bars: measured })
+        .key("store", common.store)
+        .key("limit", json!({ "events_per_s": best }));
+    Ok(with_settings(report, common, &load, rounds))
+}
+
+async fn of_asks(load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        rates.push(asks::measure(load).await?);
+    }
+    Ok(vec![("bare asks".into(), median(rates).unwrap_or_default())])
+}
+
+async fn of_sqlite(common: &Common, load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut rates = [const { Vec::new() }; BATCHES.len()];
+    for _ in 0..rounds {
+        for (batch, rates) in BATCHES.into_iter().zip(&mut rates) {
+            rates.push(sqlite::measure(common, load, batch).await?);
+        }
+    }
+    let named = BATCHES.into_iter().zip(rates);
+    Ok(named
+        .map(|(batch, rates)| (format!("batches of {batch}"), median(rates).unwrap_or_default()))
+        .collect())
+}

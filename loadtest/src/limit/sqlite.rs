@@ -1,0 +1,218 @@
+//! The limit of SQLite: raw appends of the runtime's rows to the runtime's schema, as durable as the runtime's.
+//!
+//! The schema is made by the store itself. A batch is one transaction of inserts with many rows each, handed to the
+//! driver as one text, and the next batch is made ready while the last one is written. There is no version to read, no
+//! fence to check, nobody to answer.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use orchestrix::core::{Aggregate, Codec, ShardCount};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::rows::{Row, Rows};
+use crate::cli::Common;
+use crate::database::Database;
+use crate::driver::{Load, Window};
+use crate::scenario::{Counter, counter_id};
+
+/// What the connection keeps of the database in memory, as the store's writer does.
+const CACHE_BYTES: u64 = 128 << 20;
+
+/// How far the write-ahead log grows before it is folded into the database, as in the store.
+const WAL_BYTES: u64 = 64 << 20;
+
+const PAGE_BYTES: u64 = 4_096;
+
+/// Rows of one insert, as many as the store puts into one. Of 32, 64, 256 and 1,024 this was the fastest, by little.
+const STATEMENT_ROWS: usize = 1_024;
+
+/// Batches that are made ready ahead.
+const AHEAD_BATCHES: usize = 2;
+
+/// The text before the rows of an insert.
+const INSERT: &str = "INSERT INTO events (pos, stream, version, epoch, event_type, schema_version, codec, \
+                      command_id, recorded_at, headers, receipt, payload) VALUES ";
+
+/// The places of one row.
+const PLACES: &str = "(?,?,?,?,?,?,?,?,?,?,?,?)";
+
+/// Values of one row.
+const ROW_VALUES: usize = 12;
+
+/// Opens a connection as durable as the store's own.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub(crate) async fn connect(file: &Path) -> anyhow::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(false)
+        .pragma("fullfsync", "ON")
+        .pragma("checkpoint_fullfsync", "ON")
+        .pragma("temp_store", "MEMORY")
+        .pragma("cache_size", format!("-{}", CACHE_BYTES >> 10))
+        .pragma("wal_autocheckpoint", (WAL_BYTES / PAGE_BYTES).to_string())
+        .disable_statement_logging();
+    options.connect().await.with_context(|| format!("{} could not be opened", file.display()))
+}
+
+/// Makes the schema and the streams, opens a connection, and tells how many shards the store chose.
+///
+/// # Errors
+/// When the database cannot be made.
+pub(crate) async fn prepare(
+    database: &Database,
+    load: &Load,
+) -> anyhow::Result<(SqliteConnection, ShardCount)> {
+    // The store makes its own schema; an empty log is all that is wanted of it.
+    let store = database.open().await?;
+    let shard_count = store.info().shard_count;
+    store.close().await;
+    let mut connection = connect(database.file()).await?;
+    let mut transaction = connection.begin().await.context("the streams could not be written")?;
+    for number in 0..load.aggregates {
+        sqlx::query("INSERT INTO streams (stream, aggregate_type, id) VALUES (?, ?, ?)")
+            .bind(number as i64 + 1)
+            .bind(Counter::TYPE.as_str())
+            .bind(counter_id(number).as_str())
+            .execute(&mut *transaction)
+            .await
+            .context("the streams could not be written")?;
+    }
+    transaction.commit().await.context("the streams could not be written")?;
+    Ok((connection, shard_count))
+}
+
+/// Appends batches for as long as the load says, to a database of its own, and returns the events per second.
+///
+/// # Errors
+/// When the database cannot be made or written.
+pub(crate) async fn measure(common: &Common, load: &Load, batch: usize) -> anyhow::Result<f64> {
+    let database = Database::temporary(common)?;
+    let (mut connection, shard_count) = prepare(&database, load).await?;
+    let text = transaction_text(batch);
+    let (ready, mut batches) = mpsc::channel(AHEAD_BATCHES);
+    let mut rows = Rows::new(load, shard_count);
+    let maker = tokio::spawn(async move {
+        // The loop ends when the writer has gone away.
+        while ready.send(arguments(&rows.batch(batch))).await.is_ok() {}
+    });
+    let window = Window::begin(load.warmup, load.duration);
+    let mut events = 0;
+    while Instant::now() < window.until {
+        let arguments = batches.recv().await.context("no batch was made")?;
+        sqlx::query_with(AssertSqlSafe(text.as_str()), arguments)
+            .execute(&mut connection)
+            .await
+            .context("a raw append failed")?;
+        events += if window.contains(Instant::now()) { batch } else { 0 };
+    }
+    drop(batches);
+    maker.await.context("the maker of batches panicked")?;
+    connection.close().await.context("the database of the limit could not be closed")?;
+    Ok(events as f64 / window.length().as_secs_f64())
+}
+
+/// Returns one transaction of inserts for a batch of this size.
+fn transaction_text(batch: usize) -> String {
+    if batch <= STATEMENT_ROWS {
+        // One statement is a transaction by itself.
+        return insert_text(batch);
+    }
+    let mut text = "BEGIN IMMEDIATE;".to_owned();
+    let mut left = batch;
+    while left > 0 {
+        let rows = left.min(STATEMENT_ROWS);
+        left -= rows;
+        text = text + &insert_text(rows) + ";";
+    }
+    text + "COMMIT"
+}
+
+fn insert_text(rows: usize) -> String {
+    format!("{INSERT}{}", vec![PLACES; rows].join(","))
+}
+
+fn arguments(rows: &[Row]) -> SqliteArguments {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(rows.len() * ROW_VALUES, 0);
+    for row in rows {
+        add(&mut arguments, row).expect("numbers, texts and bytes can always be bound");
+    }
+    arguments
+}
+
+fn add(arguments: &mut SqliteArguments, row: &Row) -> Result<(), sqlx::error::BoxDynError> {
+    arguments.add(row.pos)?;
+    arguments.add(row.stream)?;
+    arguments.add(row.version)?;
+    arguments.add(1_i64)?;
+    arguments.add("loadtest.added")?;
+    arguments.add(1_i64)?;
+    arguments.add(i64::from(Codec::Json.as_u8()))?;
+    arguments.add(row.command_id.as_uuid().as_bytes().as_slice())?;
+    arguments.add(row.recorded_at.as_micros())?;
+    arguments.add(None::<&[u8]>)?;
+    arguments.add(row.receipt.as_slice())?;
+    arguments.add(row.payload.as_slice())
+}
+
+/// Commits of one row, one after the other, for one caller.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    connection: SqliteConnection,
+    rows: Rows,
+    text: String,
+}
+
+impl Raw {
+    /// Prepares a database.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) async fn open(database: &Database, load: &Load) -> anyhow::Result<Self> {
+        let (connection, shard_count) = prepare(database, load).await?;
+        Ok(Self { connection, rows: Rows::new(load, shard_count), text: insert_text(1) })
+    }
+
+    /// Makes one row durable.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) async fn commit_one(&mut self) -> anyhow::Result<()> {
+        let arguments = arguments(&[self.rows.next()]);
+        let query = sqlx::query_with(AssertSqlSafe(self.text.as_str()), arguments);
+        query.execute(&mut self.connection).await.context("a raw commit failed")?;
+        Ok(())
+    }
+
+    /// Closes the database.
+    ///
+    /// # Errors
+    /// When the driver says so; everything that was committed stays.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.connection.close().await.context("the database of the raw commits could not be closed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_has_a_place_for_every_value() {
+        for batch in [1, STATEMENT_ROWS, STATEMENT_ROWS + 1, 4_096] {
+            let text = transaction_text(batch);
+            assert_eq!(text.matches('?').count(), batch * ROW_VALUES);
+            assert_eq!(text.matches("INSERT").count(), batch.div_ceil(STATEMENT_ROWS));
+        }
+    }
+}
