@@ -11,7 +11,7 @@ use anyhow::Context;
 use domain_example::{Account, Transfer};
 use orchestrix::config::Config;
 use orchestrix::telemetry::{exporter, logging};
-use orchestrix::{Node, Orchestrix};
+use orchestrix::{Node, Orchestrix, Settings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     stop.cancelled().await;
     tracing::info!("stopping: finishing what is under way; a second signal ends the process at once");
-    let patience = config.settings.shutdown_timeout;
+    let patience = config.settings.shutdown_timeout / 2;
     let ended = tokio::time::timeout(patience, async {
         let result = serving.await;
         bank.driver.finish().await;
@@ -113,17 +113,25 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 async fn start(config: &Config) -> anyhow::Result<Node> {
-    let store = open_store(config)?;
-    let builder = Orchestrix::builder().store(store).settings(config.settings.clone());
+    let store = open_store(config).await?;
+    // The other half is for requests and transfers, so that both together keep to the setting.
+    let shutdown_timeout = config.settings.shutdown_timeout / 2;
+    let settings = Settings { shutdown_timeout, ..config.settings.clone() };
+    let builder = Orchestrix::builder().store(store).settings(settings);
     Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
 }
 
-fn open_store(config: &Config) -> anyhow::Result<std::sync::Arc<dyn orchestrix_core::EventStore>> {
+async fn open_store(config: &Config) -> anyhow::Result<std::sync::Arc<dyn orchestrix_core::EventStore>> {
     use orchestrix::config::StoreChoice;
+    use orchestrix::store::{Memory, Sqlite};
     match &config.store {
-        StoreChoice::Memory => Ok(std::sync::Arc::new(orchestrix::store::Memory::new())),
-        StoreChoice::Sqlite { .. } => {
-            anyhow::bail!("this build has no embedded store yet; set EVENT_STORE_TYPE=inmemory")
+        StoreChoice::Memory => Ok(std::sync::Arc::new(Memory::new())),
+        StoreChoice::Sqlite { path } => {
+            let options = Sqlite::open(path).readers(config.database_pool_size as usize);
+            let options = options.auto_migrate(config.auto_migrate);
+            let options =
+                config.shard_count.into_iter().fold(options, orchestrix::store::SqliteOptions::shards);
+            Ok(std::sync::Arc::new(options.connect().await?))
         }
     }
 }
