@@ -4,6 +4,7 @@
 //! asks for what this release cannot do, stops the start with a message that says what is allowed: nothing is ignored.
 
 mod error;
+mod open;
 mod read;
 mod source;
 mod values;
@@ -166,6 +167,24 @@ mod tests {
         let known: Vec<&str> =
             VARIABLES.iter().filter(|variable| variable.here).map(|variable| variable.name).collect();
         assert_eq!(shown, known);
+    }
+
+    #[test]
+    fn the_manual_tells_the_true_defaults() {
+        // Defaults in words depend on the machine or on other variables.
+        const IN_WORDS: [&str; 7] = [
+            "AUTO_MIGRATE",
+            "DATABASE_POOL_SIZE",
+            "SHARD_COUNT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "JAEGER_ENDPOINT",
+            "ARBITERS",
+            "MAILBOX_COMMANDS_MAX",
+        ];
+        let config = Config::from_pairs(&[]).expect("the defaults are valid");
+        for one in config.effective().iter().filter(|one| !IN_WORDS.contains(&one.name)) {
+            assert_eq!(one.value, variable::row(one.name).default, "{}", one.name);
+        }
     }
 
     #[test]

@@ -58,11 +58,20 @@ pub struct SqliteOptions {
     auto_migrate: bool,
     read_only: bool,
     bytes_max: Option<u64>,
+    timeout: Option<Duration>,
 }
 
 impl SqliteOptions {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, shards: None, readers: None, auto_migrate: true, read_only: false, bytes_max: None }
+        Self {
+            path,
+            shards: None,
+            readers: None,
+            auto_migrate: true,
+            read_only: false,
+            bytes_max: None,
+            timeout: None,
+        }
     }
 
     /// Sets how many shards a new database gets; 16 unless told otherwise.
@@ -90,6 +99,13 @@ impl SqliteOptions {
     /// `Unavailable`.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Sets how long a read waits for a free reader, 30 s unless told otherwise, and how long a connection waits for
+    /// the lock of another process such as a backup, 5 s unless told otherwise.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
         self
     }
 
@@ -247,7 +263,7 @@ impl SqliteOptions {
     fn base_options(&self) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
             .filename(&self.path)
-            .busy_timeout(BUSY_TIMEOUT)
+            .busy_timeout(self.timeout.unwrap_or(BUSY_TIMEOUT))
             .foreign_keys(false)
             .pragma("temp_store", "MEMORY")
             .disable_statement_logging()
@@ -281,7 +297,7 @@ impl SqliteOptions {
         let pool = SqlitePoolOptions::new()
             .max_connections(count)
             .min_connections(count)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_timeout(self.timeout.unwrap_or(ACQUIRE_TIMEOUT))
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)

@@ -1,0 +1,88 @@
+//! Opens the store that the configuration names.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use orchestrix_core::EventStore;
+
+use super::{Config, StoreChoice};
+use crate::store::{Memory, OpenError, Sqlite, SqliteOptions};
+
+impl Config {
+    /// Opens the store for a node that owns it: creates and upgrades the database when `AUTO_MIGRATE` allows it.
+    ///
+    /// # Errors
+    /// [`OpenError`] by cause; nothing of the log was changed.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point; migrations that were applied stay applied.
+    pub async fn open_store(&self) -> Result<Arc<dyn EventStore>, OpenError> {
+        match &self.store {
+            StoreChoice::Memory => Ok(self.memory()),
+            StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).connect().await?)),
+        }
+    }
+
+    /// Opens the store to look at it, also beside a service that runs on it: takes no lock and changes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`] by cause, above all when there is no database yet.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point; nothing is changed.
+    pub async fn open_store_read_only(&self) -> Result<Arc<dyn EventStore>, OpenError> {
+        match &self.store {
+            StoreChoice::Memory => Ok(self.memory()),
+            StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).read_only().connect().await?)),
+        }
+    }
+
+    /// Returns how the database is opened, set as the environment says.
+    pub(crate) fn sqlite(&self, path: &Path) -> SqliteOptions {
+        let options = Sqlite::open(path)
+            .readers(self.database_pool_size as usize)
+            .timeout(self.database_timeout)
+            .auto_migrate(self.auto_migrate);
+        match self.shard_count {
+            Some(count) => options.shards(count),
+            None => options,
+        }
+    }
+
+    fn memory(&self) -> Arc<dyn EventStore> {
+        Arc::new(Memory::with_shards(self.shard_count.unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_database_is_opened_as_the_environment_says() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite://{}", folder.path().join("bank.db").display());
+        let config = Config::from_pairs(&[("DATABASE_URL", &url), ("SHARD_COUNT", "4")]).expect("valid");
+        assert!(matches!(config.open_store_read_only().await, Err(OpenError::Missing { .. })));
+        let store = config.open_store().await.expect("opens");
+        assert_eq!((store.info().name, store.info().shard_count.get()), ("sqlite", 4));
+        let beside = config.open_store_read_only().await.expect("reads beside the owner");
+        assert_eq!(beside.stats().await.expect("reads").events, 0);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn without_auto_migrate_a_new_database_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite://{}", folder.path().join("bank.db").display());
+        let config = Config::from_pairs(&[("DATABASE_URL", &url), ("AUTO_MIGRATE", "off")]).expect("valid");
+        let error = config.open_store().await.err().expect("is refused").to_string();
+        assert!(error.contains("run `migrate` or set AUTO_MIGRATE=true"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_memory_store_needs_no_database() {
+        let config = Config::from_pairs(&[("EVENT_STORE_TYPE", "inmemory")]).expect("valid");
+        assert_eq!(config.open_store().await.expect("opens").info().name, "inmemory");
+    }
+}
