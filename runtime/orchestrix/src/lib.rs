@@ -2,6 +2,7 @@
 
 mod aggregate;
 pub mod bus;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod node;

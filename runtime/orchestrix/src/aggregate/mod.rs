@@ -31,12 +31,15 @@ mod shared;
 mod snapshotter;
 
 pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
+pub(crate) use dedup::{Memory, Window};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
     Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed,
     events_fingerprint,
 };
-pub(crate) use recovery::{FoldError, fold, guarded};
+pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
 pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
-pub(crate) use snapshotter::{QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, open as open_snapshot};
+pub(crate) use snapshotter::{
+    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, open as open_snapshot, take as take_snapshot,
+};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use orchestrix_core::store::{Loaded, QuarantineRecord, ReadError, Receipt, RecordedEvent, StreamRange};
 use orchestrix_core::{Aggregate, DecodeError, Event, EventStore, SnapshotDefect, StreamId, Version};
 
-use super::dedup::{Memory, Remembered};
+use super::dedup::{Memory, Remembered, Window};
 use super::lifecycle::Ending;
 use super::shared::Shared;
 use super::snapshotter;
@@ -204,7 +204,7 @@ impl Replay<'_> {
             recovered.replayed += events.len() as u64;
             for event in events {
                 recovered.replayed_bytes += event.payload.len() as u64;
-                self.remember(&mut recovered.memory, event);
+                remember(&mut recovered.memory, event, self.shared.window());
             }
             if recovered.version >= head {
                 break;
@@ -220,15 +220,6 @@ impl Replay<'_> {
         recovered.took = self.started.elapsed();
         self.telemetry.replayed(self.stream, recovered.replayed, recovered.took);
         Ok(recovered)
-    }
-
-    fn remember(&self, memory: &mut Memory, event: RecordedEvent) {
-        if let Some(receipt) = event.receipt.as_deref().and_then(Receipt::decode) {
-            let (id, version, at) = (event.command_id, event.version, event.recorded_at);
-            let command =
-                Remembered { id, fingerprint: receipt.fingerprint, version, at, reply: receipt.reply.into() };
-            memory.remember(command, self.shared.window());
-        }
     }
 
     fn give_up(&self, failure: Failure) -> Unrecovered {
@@ -247,6 +238,16 @@ impl Replay<'_> {
         self.telemetry.quarantined();
         let quarantine = (!error.may_pass()).then(|| Box::new(record));
         Unrecovered { ending: Ending::Quarantined(reason), quarantine }
+    }
+}
+
+/// Remembers the command whose last event this is; other events carry no receipt.
+pub(crate) fn remember(memory: &mut Memory, event: RecordedEvent, window: Window) {
+    if let Some(receipt) = event.receipt.as_deref().and_then(Receipt::decode) {
+        let (id, version, at) = (event.command_id, event.version, event.recorded_at);
+        let command =
+            Remembered { id, fingerprint: receipt.fingerprint, version, at, reply: receipt.reply.into() };
+        memory.remember(command, window);
     }
 }
 

@@ -141,7 +141,8 @@ fn decode<A: Aggregate>(
     Ok(HistoryEvent { recorded, events })
 }
 
-fn failed(stream: &StreamId, error: FoldError) -> HistoryError {
+/// Tells what is wrong with an aggregate's past.
+pub(crate) fn failed(stream: &StreamId, error: FoldError) -> HistoryError {
     let stream = stream.clone();
     match error {
         FoldError::Decode(version, source) => HistoryError::Decode { stream, version, source },

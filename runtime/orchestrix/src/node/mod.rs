@@ -20,6 +20,7 @@ use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, StreamId};
 
 pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
+pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
 use running::Running;
 
