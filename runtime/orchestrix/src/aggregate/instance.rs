@@ -19,7 +19,7 @@ use super::directory::{Handle, Local};
 use super::gate::Gate;
 use super::job::{Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
-use super::recovery::{Recovered, Unrecovered, panic_words};
+use super::recovery::{Recovered, Unrecovered, encoder_panicked, guarded, panic_words};
 use super::snapshotter::{self, Taken};
 use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
@@ -54,24 +54,16 @@ pub(crate) struct Draft<E> {
 }
 
 impl<E: Event> Draft<E> {
-    /// Encodes what a command decided, with its reply.
+    /// Encodes what a command decided, with its reply. An encoder that panics is one that fails.
     pub(crate) fn new<R: Serialize>(
         context: &Context,
         events: Vec<E>,
         fingerprint: u64,
         reply: &R,
     ) -> Result<Self, EncodeError> {
-        let receipt = Receipt::encode_reply(fingerprint, reply)?;
-        let mut stored = Vec::with_capacity(events.len());
-        for event in &events {
-            let payload = event.encode()?;
-            stored.push(NewEvent {
-                event_type: Name::Borrowed(event.event_type()),
-                schema_version: event.schema_version(),
-                codec: payload.codec,
-                payload: payload.bytes,
-            });
-        }
+        let encoded = guarded(|| Ok((Receipt::encode_reply(fingerprint, reply)?, Self::store(&events)?)));
+        let (receipt, stored) =
+            encoded.unwrap_or_else(|words| Err(encoder_panicked("the decision", &words)))?;
         let headers = context.metadata.encode()?.map(Arc::from);
         Ok(Self {
             events,
@@ -82,6 +74,20 @@ impl<E: Event> Draft<E> {
             command_id: context.command_id,
             at: context.now,
         })
+    }
+
+    fn store(events: &[E]) -> Result<Vec<NewEvent>, EncodeError> {
+        let mut stored = Vec::with_capacity(events.len());
+        for event in events {
+            let payload = event.encode()?;
+            stored.push(NewEvent {
+                event_type: Name::Borrowed(event.event_type()),
+                schema_version: event.schema_version(),
+                codec: payload.codec,
+                payload: payload.bytes,
+            });
+        }
+        Ok(stored)
     }
 
     fn payload_bytes(&self) -> u64 {
@@ -476,7 +482,9 @@ impl<A: Aggregate> Instance<A> {
     /// Tells the residency how much memory this aggregate takes, when that has changed by more than a quarter.
     fn weigh(&mut self) {
         self.unweighed = 0;
-        let state = size_of::<A>() + orchestrix_core::codec::bincode::size_of(&self.state);
+        // A state whose encoder panics has no snapshot either; its own size is a fair weight for it.
+        let encoded = guarded(|| orchestrix_core::codec::bincode::size_of(&self.state)).unwrap_or_default();
+        let state = size_of::<A>() + encoded;
         let weight = OVERHEAD_BYTES + state + self.memory.weight_bytes();
         if weight.abs_diff(self.weight) * 4 > self.weight {
             self.weight = weight;

@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use orchestrix_core::codec::json;
 use orchestrix_core::{
-    Aggregate, Command, CommandId, Context, Epoch, Event, Handle, Metadata, ShardId, Version,
+    Aggregate, Command, CommandId, Context, DecodeError, Epoch, Event, Handle, Metadata, ShardId, Version,
 };
 use tokio::sync::oneshot;
 
 use super::dedup::Verdict;
 use super::directory::Local;
 use super::instance::{Draft, Instance};
-use super::recovery::panic_words;
+use super::recovery::{guarded, panic_words};
 use super::shared::Permit;
 use crate::error::{NotAttempted, SaveError, SendError};
 use crate::node::Done;
@@ -168,7 +168,7 @@ impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
         match instance.remembered(self.0.command_id, self.0.fingerprint, self.0.fresh) {
             Verdict::New => self.decide(instance),
             Verdict::Repeat(entry) => {
-                let (reply, version) = (json::decode::<C::Reply>(C::NAME, &entry.reply), entry.version);
+                let (reply, version) = (decode_reply::<C>(&entry.reply), entry.version);
                 Self::repeat(*self, instance, reply, version)
             }
             Verdict::Reused => {
@@ -196,7 +196,7 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
     fn repeat(
         self,
         instance: &mut Instance<A>,
-        reply: Result<C::Reply, orchestrix_core::DecodeError>,
+        reply: Result<C::Reply, DecodeError>,
         version: Version,
     ) -> Ran<A> {
         let CommandJob { envelope, command_id, .. } = self.0;
@@ -274,6 +274,16 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         self.0.metadata = context.metadata;
         Ran::Panicked(self, words)
     }
+}
+
+/// Reads a remembered reply. A decoder that panics is one that fails.
+fn decode_reply<C: Command>(reply: &[u8]) -> Result<C::Reply, DecodeError> {
+    guarded(|| json::decode(C::NAME, reply)).unwrap_or_else(|words| {
+        Err(DecodeError::Malformed {
+            what: C::NAME.to_owned(),
+            reason: format!("the decoder panicked: {words}"),
+        })
+    })
 }
 
 /// The answer of a command that stored events.

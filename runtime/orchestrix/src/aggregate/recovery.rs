@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrix_core::store::{Loaded, QuarantineRecord, ReadError, Receipt, RecordedEvent, StreamRange};
-use orchestrix_core::{Aggregate, DecodeError, Event, EventStore, SnapshotDefect, StreamId, Version};
+use orchestrix_core::{
+    Aggregate, DecodeError, EncodeError, Event, EventStore, SnapshotDefect, StreamId, Version,
+};
 
 use super::dedup::{Memory, Remembered, Window};
 use super::lifecycle::Ending;
@@ -85,6 +87,11 @@ pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> Arc<str> {
 /// Runs user code and turns its panic into words.
 pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Result<R, Arc<str>> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| panic_words(&*panic))
+}
+
+/// Says that a user's encoder panicked.
+pub(crate) fn encoder_panicked(what: &'static str, words: &str) -> EncodeError {
+    EncodeError { what: what.into(), reason: format!("the encoder panicked: {words}") }
 }
 
 /// Applies events to a state that is at the version before them; `version` moves along.

@@ -11,6 +11,7 @@ use orchestrix_core::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedup::Memory;
+use super::recovery::{encoder_panicked, guarded};
 use crate::telemetry::Telemetry;
 use crate::writer::Ownership;
 
@@ -39,8 +40,11 @@ pub(crate) fn take<A: Aggregate>(
     memory: &Memory,
     at: Timestamp,
 ) -> Result<Taken, EncodeError> {
-    let body = bincode::encode(A::TYPE.as_str(), &(state, memory))?;
-    let bytes = seal(schema_fingerprint::<A>(), &body);
+    let sealed = guarded(|| {
+        let body = bincode::encode(A::TYPE.as_str(), &(state, memory))?;
+        Ok(seal(schema_fingerprint::<A>(), &body))
+    });
+    let bytes = sealed.unwrap_or_else(|words| Err(encoder_panicked(A::TYPE.as_str(), &words)))?;
     Ok(Taken { stream: stream.clone(), shard, version, bytes, at })
 }
 

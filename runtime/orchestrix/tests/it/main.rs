@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod counter;
 mod embedded;
+mod panicking_codec;
 mod store_faulty;
 mod store_memory;
 mod store_sqlite;
