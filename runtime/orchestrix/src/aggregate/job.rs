@@ -7,8 +7,6 @@ use std::any::type_name;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use orchestrix_core::codec::json;
 use orchestrix_core::{
@@ -21,6 +19,7 @@ use super::directory::Local;
 use super::instance::{Draft, Instance};
 use super::recovery::{guarded, panic_words};
 use super::shared::Permit;
+use super::ticket::Ticket;
 use crate::error::{NotAttempted, SaveError, SendError};
 use crate::node::Done;
 use crate::writer::{Fate, Pending};
@@ -64,43 +63,6 @@ pub(crate) enum Ran<A: Aggregate> {
     Appended,
     /// User code panicked. The job may be run once more on a rebuilt state.
     Panicked(Box<dyn Job<A>>, Arc<str>),
-}
-
-const WAITING: u8 = 0;
-const STARTED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-/// Decides, between the caller's timer and the actor, whether a job was looked at.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    state: AtomicU8,
-    deadline: Instant,
-}
-
-impl Ticket {
-    pub(crate) fn new(deadline: Instant) -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(WAITING), deadline })
-    }
-
-    /// The caller gives up; `true` when nobody has looked at the job and nobody will.
-    pub(crate) fn abandon(&self) -> bool {
-        self.become_state(ABANDONED) != STARTED
-    }
-
-    /// The actor takes the job; an error when the caller has gone or the deadline has passed.
-    fn start(&self) -> Result<(), NotAttempted> {
-        if Instant::now() >= self.deadline {
-            self.abandon();
-        }
-        if self.become_state(STARTED) == ABANDONED { Err(NotAttempted::DeadlineExceeded) } else { Ok(()) }
-    }
-
-    /// Moves on from `WAITING`; returns the state before.
-    fn become_state(&self, state: u8) -> u8 {
-        match self.state.compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(before) | Err(before) => before,
-        }
-    }
 }
 
 /// The part that every job has.
@@ -483,28 +445,4 @@ pub(crate) fn events_fingerprint<E: Event>(events: &[E]) -> Result<u64, orchestr
         stored.push((event.event_type(), event.schema_version(), event.encode()?.bytes));
     }
     orchestrix_core::codec::bincode::fingerprint("save", &stored)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn either_the_caller_gives_up_or_the_work_starts() {
-        let later = Instant::now() + Duration::from_hours(1);
-        let ticket = Ticket::new(later);
-        assert_eq!(ticket.start(), Ok(()));
-        assert!(!ticket.abandon(), "it has started");
-        let ticket = Ticket::new(later);
-        assert!(ticket.abandon());
-        assert_eq!(ticket.start(), Err(NotAttempted::DeadlineExceeded));
-    }
-
-    #[test]
-    fn work_whose_deadline_has_passed_does_not_start() {
-        let ticket = Ticket::new(Instant::now());
-        assert_eq!(ticket.start(), Err(NotAttempted::DeadlineExceeded));
-        assert!(ticket.abandon());
-    }
 }

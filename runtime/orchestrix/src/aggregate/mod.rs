@@ -7,6 +7,7 @@
 //! | `dedup` ◇ | one effect per command id |
 //! | `instance` | a state with its life, its gate and its memory: what the actor carries |
 //! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
+//! | `ticket` | whether work that timed out was looked at |
 //! | `recovery` | from snapshot and events to a state |
 //! | `actor` | the actix shell around an instance |
 //! | `directory` | who is resident on one arbiter; hands work to actors |
@@ -29,12 +30,13 @@ mod recovery;
 mod residency;
 mod shared;
 mod snapshotter;
+mod ticket;
 
 pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
 pub(crate) use dedup::{Memory, Window};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
-    Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Ticket, Typed,
+    Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Typed,
     events_fingerprint,
 };
 pub(crate) use recovery::{FoldError, fold, guarded, remember};
@@ -43,3 +45,4 @@ pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
 pub(crate) use snapshotter::{
     QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, open as open_snapshot, take as take_snapshot,
 };
+pub(crate) use ticket::Ticket;
