@@ -1,4 +1,4 @@
-//! The bank as a service: `bank`, which is `bank serve`.
+//! The bank as a service: `bank`, which is `bank serve`. Its other commands are the runtime's (`bank --help`).
 //!
 //! | module | what |
 //! |---|---|
@@ -16,40 +16,21 @@ mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use orchestrix::config::Config;
+use domain_example::{Account, Transfer};
+use orchestrix::cli::Cli;
 
 // Connections and commands are many small allocations on many threads, which the system's allocator serialises.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The process was started wrongly: by its arguments or its environment.
-const WRONG_USE: u8 = 2;
-
-/// An example bank on Orchestrix.
-#[derive(Debug, Parser)]
-#[command(name = "bank", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Task>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Task {
-    /// Serves the bank over HTTP until SIGTERM or SIGINT. This is what happens without a subcommand.
-    Serve,
-}
-
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let config = match Config::from_env() {
-        Ok(config) => config,
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(WRONG_USE);
+            eprintln!("error: the runtime could not be started: {error}; raise the limit of threads");
+            return ExitCode::FAILURE;
         }
     };
-    match command.unwrap_or(Task::Serve) {
-        Task::Serve => serve::run(config),
-    }
+    let cli = Cli::new("bank").aggregate::<Account>().aggregate::<Transfer>();
+    runtime.block_on(cli.run(std::env::args_os(), serve::run))
 }

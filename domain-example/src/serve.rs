@@ -5,12 +5,10 @@
 //! which loses nothing that was answered.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use domain_example::{Account, Transfer};
 use orchestrix::config::Config;
-use orchestrix::telemetry::{exporter, logging};
 use orchestrix::{Node, Orchestrix, Settings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,44 +17,14 @@ use crate::files;
 use crate::http::server::{self, ConnectionLimits};
 use crate::http::{self, Bank};
 
-/// The store could not be reached.
-const NO_STORE: u8 = 3;
-
 /// What a shell reports for a process that a signal ended, here for the second one.
 const INTERRUPTED: i32 = 130;
 
-/// Serves until a signal comes. Returns how the process ends: 0 after a stop, 3 without a store, else 1.
-pub(crate) fn run(config: Config) -> ExitCode {
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime could not be started: {error}; raise the limit of threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(serve(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let has_no_store = error.is::<NoStore>();
-            if has_no_store { ExitCode::from(NO_STORE) } else { ExitCode::FAILURE }
-        }
-    }
-}
-
-/// The store could not be opened, or would not be claimed.
-#[derive(Debug, thiserror::Error)]
-#[error("the event store could not be opened")]
-struct NoStore;
-
-async fn serve(config: Config) -> anyhow::Result<()> {
-    logging::init(&config.log_filter, config.log_format)?;
-    if config.metrics_enabled {
-        exporter::install()?;
-    }
+/// Serves until a signal comes. Logs and metrics are set up already.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let limits = connection_limits();
     let listener = listen(config.http_addr).await?;
-    let node = start(&config).await.context(NoStore)?;
+    let node = start(&config).await.context("the event store could not be opened")?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(cancel_on_signal(Signals::new()?, stop.clone()));
     let bank = Bank::new(node.clone(), stop.clone());
@@ -113,27 +81,12 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 async fn start(config: &Config) -> anyhow::Result<Node> {
-    let store = open_store(config).await?;
+    let store = config.open_store().await?;
     // The other half is for requests and transfers, so that both together keep to the setting.
     let shutdown_timeout = config.settings.shutdown_timeout / 2;
     let settings = Settings { shutdown_timeout, ..config.settings.clone() };
     let builder = Orchestrix::builder().store(store).settings(settings);
     Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
-}
-
-async fn open_store(config: &Config) -> anyhow::Result<std::sync::Arc<dyn orchestrix_core::EventStore>> {
-    use orchestrix::config::StoreChoice;
-    use orchestrix::store::{Memory, Sqlite};
-    match &config.store {
-        StoreChoice::Memory => Ok(std::sync::Arc::new(Memory::new())),
-        StoreChoice::Sqlite { path } => {
-            let options = Sqlite::open(path).readers(config.database_pool_size as usize);
-            let options = options.auto_migrate(config.auto_migrate);
-            let options =
-                config.shard_count.into_iter().fold(options, orchestrix::store::SqliteOptions::shards);
-            Ok(std::sync::Arc::new(options.connect().await?))
-        }
-    }
 }
 
 /// Cancels `stop` at the first signal to stop, and ends the process at the second.
