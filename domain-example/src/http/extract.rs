@@ -238,11 +238,16 @@ fn explain<T: Form>(whole: &str, path: &str, words: &str) -> Problem {
     if path.is_empty() || path == "." {
         return Problem::invalid(whole, quotable(words));
     }
-    // The domain's own words name the field and the rule; serde's need the rule.
+    if words.starts_with("invalid ") {
+        // Serde's words: what was found, and what type was expected, which the field's rule says better.
+        let found = words.rsplit_once(", expected ").map_or(words, |(found, _)| found);
+        return Problem::invalid(path, format!("{}; {}", quotable(found), rule_of::<T>(path)));
+    }
+    // The domain's words name the field and the rule.
     let spoken = path.replace('_', " ");
     let words = words.strip_prefix(&*spoken).map_or(words, str::trim_start);
     let short = quotable(words);
-    if short.len() == words.len() && !words.starts_with("invalid ") {
+    if short.len() == words.len() {
         return Problem::invalid(path, short);
     }
     Problem::invalid(path, format!("{short}; {}", rule_of::<T>(path)))

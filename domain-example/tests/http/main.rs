@@ -19,6 +19,7 @@ mod openapi;
 mod problems;
 #[cfg(unix)]
 mod process;
+mod quick_start;
 mod support;
 mod transfers;
 mod wire;

@@ -295,6 +295,18 @@ fn panicking() -> &'static str {
     panic!("on purpose")
 }
 
+#[test]
+fn every_problem_has_a_row_in_the_manual() {
+    let manual = include_str!("../../../docs/operations/http.md");
+    for kind in Kind::ALL {
+        let (slug, status, ..) = kind.row();
+        let row = format!("| `{slug}` | {} |", status.as_u16());
+        assert!(manual.contains(&row), "docs/operations/http.md lacks {row}");
+    }
+    let rows = manual.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, Kind::ALL.len(), "docs/operations/http.md has a row that is no problem");
+}
+
 #[tokio::test]
 async fn a_store_that_is_down_is_a_503_with_a_hint() {
     use std::sync::Arc;

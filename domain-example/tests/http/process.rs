@@ -23,10 +23,14 @@ fn bank(variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Starts a bank and returns it with its address, as the log says it.
+/// Starts a bank on the in-memory store and returns it with its address.
 async fn started() -> (Child, String) {
-    let variables = [("EVENT_STORE_TYPE", "inmemory"), ("HTTP_ADDR", "127.0.0.1:0")];
-    let mut child = bank(&variables).spawn().expect("it starts");
+    started_with("EVENT_STORE_TYPE", "inmemory").await
+}
+
+/// Starts a bank with a variable and returns it with its address, as the log says it.
+async fn started_with(name: &str, value: &str) -> (Child, String) {
+    let mut child = bank(&[(name, value), ("HTTP_ADDR", "127.0.0.1:0")]).spawn().expect("it starts");
     let log = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(log).lines();
     let address = tokio::time::timeout(PATIENCE, async {
@@ -83,6 +87,26 @@ async fn a_second_signal_ends_it_at_once() {
     }
     signal(&child, Signal::TERM);
     assert_eq!(exit_code(&mut child).await, Some(130));
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let url = format!("sqlite://{}", folder.path().join("bank.db").display());
+    let (mut child, address) = started_with("DATABASE_URL", &url).await;
+    let mut stream = connect(&address).await;
+    let open = request("/accounts", r#"{"account_id":"a","owner":"Ada","currency":"EUR"}"#);
+    let deposit = request("/accounts/a/deposit", r#"{"amount":7}"#);
+    for (request, status) in [(open, 201), (deposit, 200)] {
+        stream.write_all(request.as_bytes()).await.expect("it is taken");
+        assert_eq!(read_reply(&mut stream).await.expect("an answer").status, status);
+    }
+    child.kill().await.expect("it is killed");
+    let (_child, address) = started_with("DATABASE_URL", &url).await;
+    let mut stream = connect(&address).await;
+    stream.write_all(b"GET /accounts/a HTTP/1.1\r\nHost: bank\r\n\r\n").await.expect("it is taken");
+    let shown = read_reply(&mut stream).await.expect("an answer");
+    assert!(shown.body.contains(r#""balance":7"#), "{shown:?}");
 }
 
 /// Runs a bank that should not start; returns its exit code and what it said.
