@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run --package orchestrix --example quickstart`.
 
-use orchestrix::store::Memory;
+use orchestrix::store::Sqlite;
 use orchestrix::{Consistency, Orchestrix, SendError};
 use orchestrix_core::prelude::*;
 
@@ -55,10 +55,14 @@ impl Handle<Book> for Seat {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let node = Orchestrix::builder().store(Memory::new()).aggregate::<Seat>().start().await?;
+    // A service would name a file of its own, such as `data/theatre.db`.
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("theatre.db");
+
+    let node = Orchestrix::builder().store(Sqlite::open(&file)).aggregate::<Seat>().start().await?;
     let seat = node.of::<Seat>(SeatId::from_key("row-5-seat-12")?);
 
-    // Answered when the event is durable.
+    // Answered when the event is safe on the disk.
     seat.send(Book { guest: "Ada".to_owned() }).await?;
 
     // The domain says no; nothing was stored and nothing will be.
@@ -66,7 +70,11 @@ async fn main() -> anyhow::Result<()> {
         Err(SendError::Refused(Taken { guest })) => println!("refused: {guest} was first"),
         other => anyhow::bail!("two guests on one seat: {other:?}"),
     }
+    node.shutdown().await;
 
+    // Another day: the seat is rebuilt from its events.
+    let node = Orchestrix::builder().store(Sqlite::open(&file)).aggregate::<Seat>().start().await?;
+    let seat = node.of::<Seat>(SeatId::from_key("row-5-seat-12")?);
     let guest = seat.read(Consistency::Leased, |seat| seat.guest.clone()).await?;
     assert_eq!(guest.as_deref(), Some("Ada"));
     node.shutdown().await;
