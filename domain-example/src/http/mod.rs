@@ -95,7 +95,9 @@ pub(crate) fn router(bank: Bank) -> Router {
 
 /// Puts around a router what every request passes: a span, and a net for panics.
 pub(crate) fn guarded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    router.layer(CatchPanicLayer::custom(panicked)).layer(TraceLayer::new_for_http())
+    // What failed is logged where it is turned into a problem, with its detail.
+    let spans = TraceLayer::new_for_http().on_failure(());
+    router.layer(CatchPanicLayer::custom(panicked)).layer(spans)
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

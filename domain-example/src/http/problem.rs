@@ -286,7 +286,8 @@ pub(crate) fn unavailable(detail: impl Into<String>) -> Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (slug, status, title, outcome) = self.kind.row();
-        if status.is_server_error() {
+        // A store that is down is reported once where it is noticed, not with every request that it fails.
+        if status.is_server_error() && self.kind != Kind::StoreUnavailable {
             tracing::warn!(kind = slug, detail = %self.detail, command_id = ?self.command_id, "a request failed");
         }
         let document = Document {

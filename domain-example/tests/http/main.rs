@@ -14,6 +14,7 @@ mod abuse;
 mod accounts;
 mod connections;
 mod events;
+mod faults;
 mod health;
 mod openapi;
 mod problems;
