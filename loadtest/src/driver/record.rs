@@ -61,6 +61,10 @@ pub(crate) struct Timing {
     pub(crate) answered_in_window: bool,
 }
 
+/// Acknowledgements that a book has room for from the start: it grows seldom while the clock runs, and a page of memory
+/// that is not written to costs nothing.
+const ACKS_ROOM: usize = 2_048;
+
 /// One caller's book, or all of them merged.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -98,7 +102,7 @@ impl Record {
             unsent: 0,
             commands_in_window: 0,
             reads_in_window: 0,
-            acks: Vec::new(),
+            acks: Vec::with_capacity(ACKS_ROOM),
             wrong_replies: 0,
             first_failure: None,
         }
