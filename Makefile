@@ -31,7 +31,7 @@ bench: ## Measure this machine: the store's own limit, one transaction per comma
 check-deps: ## Licences, sources and bans of all dependencies; needs cargo-deny, so CI runs it as a job of its own
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 		echo "cargo-deny is missing; install it with: cargo install --locked cargo-deny" >&2; exit 1; }
-	$(CARGO) deny --all-features check bans licenses sources
+	$(CARGO) deny check bans licenses sources
 
 # The steps of `make test`.
 

@@ -3,7 +3,7 @@
 //! * lost: a command that was acknowledged and is not in the log, or not at the version that its answer told;
 //! * duplicated: a command that is in the log more than once, acknowledged or not;
 //! * holes: a version missing in a stream, or a seq missing in a shard;
-//! * wrong replies: answers that do not fit the state, see [`Record`](crate::driver::Record).
+//! * wrong replies: answers that do not fit the state, see [`Record`].
 
 use std::collections::HashMap;
 use std::sync::Arc;

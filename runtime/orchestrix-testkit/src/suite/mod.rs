@@ -1,4 +1,4 @@
-//! The conformance suite: a check for each obligation of [`EventStore`](orchestrix_core::EventStore), in its words.
+//! The conformance suite: a check for each obligation of [`EventStore`], in its words.
 //!
 //! [`store_conformance!`](crate::store_conformance) turns the checks into tests of your crate. A check that fails
 //! names the obligation in its path, for instance `memory::append::one_bad_commit_does_not_fail_its_neighbours`.
