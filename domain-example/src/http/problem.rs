@@ -326,6 +326,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manual_lists_exactly_these_problems() {
+        let manual = include_str!("../../../docs/operations/errors.md");
+        let table = manual.split("## Problems that the bank answers").nth(1).expect("there is such a part");
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let listed: Vec<String> =
+            cells.map(|row| row.split(" | ").take(3).collect::<Vec<_>>().join(" ")).collect();
+        let known = Kind::ALL.map(|kind| {
+            let (name, status, _, outcome) = kind.row();
+            let outcome = match outcome {
+                Outcome::NotAttempted => "not attempted",
+                Outcome::Refused => "refused",
+                Outcome::Unknown => "unknown",
+            };
+            format!("{name}` {} {outcome}", status.as_u16())
+        });
+        assert_eq!(listed, known);
+    }
+
+    #[test]
     fn every_kind_has_a_name_of_its_own() {
         let mut names: Vec<_> = Kind::ALL.iter().map(|kind| kind.row().0).collect();
         names.sort_unstable();

@@ -1,5 +1,6 @@
 //! The command line, driven as people drive it: the binary on a database in a temporary folder.
 
+mod manual;
 mod repair;
 mod typed;
 
