@@ -5,6 +5,7 @@
 //! fence to check, nobody to answer.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use orchestrix::core::{Aggregate, Codec, ShardCount};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::rows::{Row, Rows};
 use crate::cli::Common;
 use crate::database::Database;
-use crate::driver::{Load, Window};
+use crate::driver::Load;
 use crate::scenario::{Counter, counter_id};
 
 /// What the connection keeps of the database in memory, as the store's writer does.
@@ -105,20 +106,33 @@ pub(crate) async fn measure(common: &Common, load: &Load, batch: usize) -> anyho
         // The loop ends when the writer has gone away.
         while ready.send(arguments(&rows.batch(batch))).await.is_ok() {}
     });
-    let window = Window::begin(load.warmup, load.duration);
-    let mut events = 0;
-    while Instant::now() < window.until {
-        let arguments = batches.recv().await.context("no batch was made")?;
-        sqlx::query_with(AssertSqlSafe(text.as_str()), arguments)
-            .execute(&mut connection)
-            .await
-            .context("a raw append failed")?;
-        events += if window.contains(Instant::now()) { batch } else { 0 };
-    }
+    append_for(&mut connection, &text, &mut batches, load.warmup).await?;
+    let from = Instant::now();
+    let appended = append_for(&mut connection, &text, &mut batches, load.duration).await?;
+    let took = from.elapsed();
     drop(batches);
     maker.await.context("the maker of batches panicked")?;
     connection.close().await.context("the database of the limit could not be closed")?;
-    Ok(events as f64 / window.length().as_secs_f64())
+    Ok((appended * batch) as f64 / took.as_secs_f64())
+}
+
+/// Appends batches, at least one, until a time has passed, and returns how many: the last one is awaited, so that a
+/// rate over the time that was really taken is exact also for large batches.
+async fn append_for(
+    connection: &mut SqliteConnection,
+    text: &str,
+    batches: &mut mpsc::Receiver<SqliteArguments>,
+    time: Duration,
+) -> anyhow::Result<usize> {
+    let start = Instant::now();
+    let mut appended = 0;
+    while appended == 0 || start.elapsed() < time {
+        let arguments = batches.recv().await.context("no batch was made")?;
+        let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+        query.execute(&mut *connection).await.context("a raw append failed")?;
+        appended += 1;
+    }
+    Ok(appended)
 }
 
 /// Returns one transaction of inserts for a batch of this size.
