@@ -1,6 +1,7 @@
 //! One binary, a module per story.
 #![allow(unreachable_pub, missing_docs, reason = "nobody uses a test binary as a library")]
 
+mod bounds;
 mod cli;
 mod commands;
 mod counter;
@@ -8,6 +9,7 @@ mod embedded;
 mod harness;
 mod panicking_codec;
 mod run_ahead;
+mod start_and_stop;
 mod store_faulty;
 mod store_memory;
 mod store_sqlite;

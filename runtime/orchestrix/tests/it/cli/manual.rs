@@ -12,7 +12,10 @@ const SOURCES: &[(&str, &[&str])] = &[
     ),
     (include_str!("../../../src/config/error.rs"), &["ConfigError"]),
     (include_str!("../../../src/store/sqlite/error.rs"), &["OpenError"]),
-    (include_str!("../../../../orchestrix-core/src/store/error.rs"), &["ReadError", "WriteError", "ClaimError"]),
+    (
+        include_str!("../../../../orchestrix-core/src/store/error.rs"),
+        &["ReadError", "WriteError", "ClaimError"],
+    ),
     (include_str!("../../../../orchestrix-core/src/codec/mod.rs"), &["DecodeError"]),
 ];
 
