@@ -2,7 +2,7 @@
 //!
 //! The window is rebuilt from the stream (each command's last event keeps its fingerprint and reply) and travels in
 //! the snapshot, so it survives passivation, restart and failover. It is bounded by count and by age. What falls out
-//! by count leaves a horizon: an id made before it can be neither repeated nor run again with certainty.
+//! leaves a horizon: an id made before it can be neither repeated nor run again with certainty.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -50,13 +50,17 @@ pub(crate) enum Verdict<'a> {
 /// Up to this many commands a scan beats an index. Above it, the first command that may be a retry builds the index.
 const SCAN_MAX: usize = 64;
 
+/// How far the clock that makes ids may be ahead of the node's. An id from further in the future is taken for one that
+/// does not tell its age: as a horizon it would make everybody else's ids expire.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_mins(1);
+
 /// What one aggregate remembers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Memory {
     entries: VecDeque<Remembered>,
     /// How many entries were forgotten: the place of the first one that is left.
     forgotten: u64,
-    /// When the youngest command that was forgotten by count was made.
+    /// When the youngest id that was forgotten was made, among those that tell their age.
     horizon: Option<Timestamp>,
     /// Only when there are many: most aggregates remember a few.
     #[serde(skip)]
@@ -88,10 +92,7 @@ impl Memory {
             self.forget();
         }
         while self.entries.len() >= window.commands_max {
-            if let Some(entry) = self.forget() {
-                let made = entry.id.made_at().unwrap_or(entry.at);
-                self.horizon = Some(self.horizon.map_or(made, |horizon| horizon.max(made)));
-            }
+            self.forget();
         }
         if let Some(index) = &mut self.index {
             index.insert(command.id, self.forgotten + self.entries.len() as u64);
@@ -126,13 +127,22 @@ impl Memory {
         })
     }
 
-    fn forget(&mut self) -> Option<Remembered> {
-        let entry = self.entries.pop_front()?;
+    /// Forgets the oldest command. The horizon is raised also for what was forgotten by age: a clock that steps back
+    /// would make it young again.
+    fn forget(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
         self.forgotten += 1;
+        self.horizon = self.horizon.max(entry.made_at());
         if let Some(index) = &mut self.index {
             index.remove(&entry.id);
         }
-        Some(entry)
+    }
+}
+
+impl Remembered {
+    /// Returns when the id was made, if it tells that and the clock that made it can be believed.
+    fn made_at(&self) -> Option<Timestamp> {
+        self.id.made_at().filter(|made| *made <= self.at.plus(CLOCK_AHEAD_MAX))
     }
 }
 
@@ -205,11 +215,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_by_age_leaves_no_horizon() {
+    fn what_was_forgotten_by_age_stays_expired_when_the_clock_steps_back() {
         let mut memory = memory(1);
         remember(&mut memory, 2_000);
         assert_eq!(memory.entries.len(), 1);
-        assert_eq!(memory.horizon, None);
+        assert_eq!(check(&mut memory, 1, 1, 500), "expired");
+    }
+
+    #[test]
+    fn an_id_from_the_far_future_leaves_no_horizon() {
+        let mut memory = Memory::default();
+        let far = Remembered {
+            id: id(1_000_000, 1),
+            fingerprint: 1,
+            version: Version::new(1),
+            at: at(1),
+            reply: Box::default(),
+        };
+        memory.remember(far, WINDOW);
+        for number in 2..=101 {
+            remember(&mut memory, number);
+        }
+        assert_eq!(memory.horizon, None, "the id was forgotten and moved nothing");
+        assert_eq!(check(&mut memory, 102, 102, 102), "new");
     }
 
     #[test]
