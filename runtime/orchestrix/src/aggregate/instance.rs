@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::dedup::{Memory, Remembered, Verdict};
 use super::directory::{Handle, Local};
 use super::gate::Gate;
-use super::job::{Job, Ran};
+use super::job::{Deliver, Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
 use super::recovery::{Recovered, Unrecovered, encoder_panicked, guarded, panic_words};
 use super::snapshotter::{self, Taken};
@@ -314,6 +314,12 @@ impl<A: Aggregate> Instance<A> {
     /// Answers once everything that the state contains is durable.
     pub(crate) fn hold(&mut self, output: impl FnOnce(Result<(), NotAttempted>) + 'static) -> Ran<A> {
         self.hold_until(self.life.head(), output)
+    }
+
+    /// Refuses a job for what the memory of commands says, once that is durable: the command that an id was used for
+    /// may vanish yet.
+    pub(crate) fn hold_refusal(&mut self, job: Box<impl Deliver + 'static>, why: NotAttempted) -> Ran<A> {
+        self.hold(move |end| job.refuse(end.err().unwrap_or(why)))
     }
 
     /// Answers once a version is durable. Answers leave in order, so this one does not overtake an earlier one.

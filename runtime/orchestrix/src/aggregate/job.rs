@@ -138,16 +138,14 @@ impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
                     command_id: self.0.command_id,
                     stream: instance.stream().clone(),
                 };
-                self.refuse(why);
-                Ran::Answered
+                instance.hold_refusal(self, why)
             }
             Verdict::Expired => {
                 let why = NotAttempted::IdExpired {
                     command_id: self.0.command_id,
                     stream: instance.stream().clone(),
                 };
-                self.refuse(why);
-                Ran::Answered
+                instance.hold_refusal(self, why)
             }
         }
     }
@@ -375,14 +373,8 @@ impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
                 instance
                     .hold_until(version, move |end| answer.give(end.map(|()| done).map_err(SaveError::from)))
             }
-            Verdict::Reused => {
-                self.refuse(NotAttempted::IdReused { command_id, stream });
-                Ran::Answered
-            }
-            Verdict::Expired => {
-                self.refuse(NotAttempted::IdExpired { command_id, stream });
-                Ran::Answered
-            }
+            Verdict::Reused => instance.hold_refusal(self, NotAttempted::IdReused { command_id, stream }),
+            Verdict::Expired => instance.hold_refusal(self, NotAttempted::IdExpired { command_id, stream }),
         }
     }
 }

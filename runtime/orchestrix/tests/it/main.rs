@@ -8,6 +8,7 @@ mod counter;
 mod embedded;
 mod harness;
 mod panicking_codec;
+mod retries;
 mod run_ahead;
 mod start_and_stop;
 mod store_faulty;
