@@ -67,6 +67,9 @@ pub enum SnapshotDefect {
     /// Its bytes are whole and still not this state.
     #[error("its state does not decode")]
     Undecodable,
+    /// It is a snapshot of another aggregate, or of another version than the one it is stored as.
+    #[error("it belongs to another aggregate or version")]
+    OtherPlace,
     /// It claims a version that its stream has not reached.
     #[error("it is ahead of its stream")]
     AheadOfStream,

@@ -144,6 +144,9 @@ impl Replay<'_> {
         let head = loaded.version;
         let from_snapshot = self.open_snapshot::<A>(&loaded);
         let used_snapshot = from_snapshot.is_some();
+        if loaded.snapshot.as_ref().is_some_and(|snapshot| snapshot.version > head) {
+            self.delete_snapshot().await;
+        }
         let first = match from_snapshot {
             Some(recovered) => self.replay(recovered, loaded.events, head, page).await,
             None if loaded.snapshot.is_some() => self.replay(self.empty(), Vec::new(), head, page).await,
@@ -182,7 +185,8 @@ impl Replay<'_> {
         let opened = if record.version > loaded.version {
             Err(SnapshotDefect::AheadOfStream)
         } else {
-            guarded(|| snapshotter::open::<A>(record)).unwrap_or(Err(SnapshotDefect::Undecodable))
+            guarded(|| snapshotter::open::<A>(self.stream, record))
+                .unwrap_or(Err(SnapshotDefect::Undecodable))
         };
         match opened {
             Ok((state, memory)) => {
@@ -195,6 +199,14 @@ impl Replay<'_> {
                 self.telemetry.snapshot_defect(self.stream, defect);
                 None
             }
+        }
+    }
+
+    /// Deletes a snapshot that is ahead of its stream, as a restored log may leave one behind. Once the stream had
+    /// grown past it, nothing could tell any more that it holds another history.
+    async fn delete_snapshot(&self) {
+        if let Err(error) = self.shared.store.delete_snapshot(self.stream).await {
+            tracing::warn!(stream = %self.stream, %error, "a snapshot ahead of its stream could not be deleted");
         }
     }
 

@@ -31,7 +31,8 @@ pub(crate) struct Taken {
     pub(crate) at: Timestamp,
 }
 
-/// Encodes a state with its memory of commands.
+/// Encodes a state with its memory of commands, and with its place: the bytes of one aggregate must not pass for
+/// those of another.
 pub(crate) fn take<A: Aggregate>(
     stream: &StreamId,
     shard: ShardId,
@@ -41,7 +42,7 @@ pub(crate) fn take<A: Aggregate>(
     at: Timestamp,
 ) -> Result<Taken, EncodeError> {
     let sealed = guarded(|| {
-        let body = bincode::encode(A::TYPE.as_str(), &(state, memory))?;
+        let body = bincode::encode(A::TYPE.as_str(), &(&*stream.id, version, state, memory))?;
         Ok(seal(schema_fingerprint::<A>(), &body))
     });
     let bytes = sealed.unwrap_or_else(|words| Err(encoder_panicked(A::TYPE.as_str(), &words)))?;
@@ -49,9 +50,17 @@ pub(crate) fn take<A: Aggregate>(
 }
 
 /// Reads what [`take`] encoded.
-pub(crate) fn open<A: Aggregate>(record: &SnapshotRecord) -> Result<(A, Memory), SnapshotDefect> {
+pub(crate) fn open<A: Aggregate>(
+    stream: &StreamId,
+    record: &SnapshotRecord,
+) -> Result<(A, Memory), SnapshotDefect> {
     let body = orchestrix_core::snapshot::open(schema_fingerprint::<A>(), &record.bytes)?;
-    bincode::decode(A::TYPE.as_str(), body).map_err(|_| SnapshotDefect::Undecodable)
+    let decoded: Result<(Box<str>, Version, A, Memory), _> = bincode::decode(A::TYPE.as_str(), body);
+    let (id, version, state, memory) = decoded.map_err(|_| SnapshotDefect::Undecodable)?;
+    if *id != *stream.id || version != record.version {
+        return Err(SnapshotDefect::OtherPlace);
+    }
+    Ok((state, memory))
 }
 
 /// The task that saves.

@@ -149,7 +149,7 @@ impl<A: Aggregate> Kind for Of<A> {
                     format!("it is of version {}, the stream is at {}", record.version, loaded.version);
                 return Ok(Compared::Different(reason));
             }
-            let state = match guarded(|| open_snapshot::<A>(&record)) {
+            let state = match guarded(|| open_snapshot::<A>(stream, &record)) {
                 Ok(Ok((state, _))) => state,
                 Ok(Err(defect)) => return Ok(Compared::Different(defect.to_string())),
                 Err(panic) => return Ok(Compared::Different(format!("reading it panicked: {panic}"))),

@@ -120,7 +120,7 @@ impl<A: Aggregate> AggregateRef<A> {
             by_version && by_time && snapshot.version <= loaded.version
         });
         let usable = early.and_then(|snapshot| {
-            let opened = guarded(|| open_snapshot::<A>(&snapshot)).ok()?.ok()?;
+            let opened = guarded(|| open_snapshot::<A>(stream, &snapshot)).ok()?.ok()?;
             Some(PastState { state: opened.0, version: snapshot.version })
         });
         Ok(usable.unwrap_or_else(|| PastState { state: A::default(), version: Version::ZERO }))

@@ -195,8 +195,16 @@ impl CommandOutcome {
     }
 }
 
-const DEFECTS: [&str; 7] =
-    ["no_header", "other_form", "other_schema", "checksum", "undecodable", "ahead_of_stream", "other"];
+const DEFECTS: [&str; 8] = [
+    "no_header",
+    "other_form",
+    "other_schema",
+    "checksum",
+    "undecodable",
+    "ahead_of_stream",
+    "other_place",
+    "other",
+];
 
 const fn defect_index(defect: SnapshotDefect) -> usize {
     match defect {
@@ -206,7 +214,8 @@ const fn defect_index(defect: SnapshotDefect) -> usize {
         SnapshotDefect::Checksum => 3,
         SnapshotDefect::Undecodable => 4,
         SnapshotDefect::AheadOfStream => 5,
-        _ => 6,
+        SnapshotDefect::OtherPlace => 6,
+        _ => 7,
     }
 }
 

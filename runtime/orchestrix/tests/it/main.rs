@@ -10,6 +10,7 @@ mod harness;
 mod panicking_codec;
 mod retries;
 mod run_ahead;
+mod snapshots;
 mod start_and_stop;
 mod store_faulty;
 mod store_memory;
