@@ -13,9 +13,11 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -148,12 +150,19 @@ async fn carry(
     connection.as_mut().graceful_shutdown();
     // What is being served is finished; a head that never ends is not waited for.
     let mut patience = if stop.is_cancelled() { PARTING_TIME } else { seat.unread_for() };
-    while tokio::time::timeout(patience, connection.as_mut()).await.is_err() {
-        if seat.is_waiting() {
-            return;
-        }
+    while !ends_within(patience, connection.as_mut()).await && !seat.is_waiting() {
         patience = PARTING_TIME;
     }
+}
+
+/// Tells whether a connection ends in time. No time at all is one look: a timer would cost milliseconds, and those who
+/// make room for a newcomer are many when it matters.
+async fn ends_within(patience: Duration, connection: impl Future) -> bool {
+    let mut connection = std::pin::pin!(connection);
+    if patience.is_zero() {
+        return poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_ready())).await;
+    }
+    tokio::time::timeout(patience, connection).await.is_ok()
 }
 
 fn prepare(stream: &TcpStream, answer_unread_max: Duration) {

@@ -50,7 +50,7 @@ async fn a_full_bank_says_so_and_when_to_come_back() {
 
 #[tokio::test]
 async fn an_unknown_outcome_is_resolved_by_the_same_key() {
-    let settings = Settings { command_timeout: Duration::from_millis(200), ..Settings::default() };
+    let settings = Settings { command_timeout: Duration::from_secs(1), ..Settings::default() };
     let (bank, control) = breakable(settings).await;
     control.on_next_append(Fault::Hold);
     let key = Uuid::now_v7();

@@ -113,7 +113,7 @@ pub(crate) async fn closed(stream: &mut TcpStream) {
 
 /// Limits with times short enough for a test.
 pub(crate) fn short() -> (ConnectionLimits, BodyLimits) {
-    let head_time_max = Duration::from_millis(200);
+    let head_time_max = Duration::from_secs(1);
     let connections = ConnectionLimits { head_time_max, ..ConnectionLimits::default() };
-    (connections, BodyLimits { time_max: Duration::from_millis(200), ..BodyLimits::default() })
+    (connections, BodyLimits { time_max: Duration::from_secs(1), ..BodyLimits::default() })
 }
