@@ -29,7 +29,7 @@ use crate::scenario::Counter;
 /// Aggregates that are made first: more streams than the writer of the SQLite store remembers (131,072).
 const FIRST_AGGREGATES: usize = 150_000;
 
-/// Bytes of their payloads: together more than the cache of the SQLite store's writer (128 MiB).
+/// Bytes of their payloads: together more than the cache of the SQLite store's writer (64 MiB).
 const FIRST_PAYLOAD_BYTES: usize = 1_024;
 
 /// Events of one read of the log that fills the caches: few, so that reading leaves little to the allocator.

@@ -97,6 +97,10 @@ impl Memory {
         if let Some(index) = &mut self.index {
             index.insert(command.id, self.forgotten + self.entries.len() as u64);
         }
+        if self.entries.is_empty() {
+            // Most aggregates rest after a command or two: room for one, not for the usual four.
+            self.entries.reserve_exact(1);
+        }
         self.entries.push_back(command);
     }
 

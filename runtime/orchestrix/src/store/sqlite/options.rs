@@ -29,8 +29,9 @@ const PAGE_BYTES: u32 = 4_096;
 /// are folded once: with 64 MiB that is worth a quarter of the throughput of 4 MiB.
 const WAL_BYTES: u32 = 64 << 20;
 
-/// What the writer keeps of the database in memory, above all the index of the streams.
-const WRITER_CACHE_BYTES: u32 = 128 << 20;
+/// What the writer keeps of the database in memory, above all the index of the streams. It comes on top of what the
+/// resident aggregates take, so it stays well below their bound.
+const WRITER_CACHE_BYTES: u32 = 64 << 20;
 
 /// What each reader keeps in memory.
 const READER_CACHE_BYTES: u32 = 16 << 20;
