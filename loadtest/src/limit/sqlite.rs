@@ -23,7 +23,7 @@ use crate::driver::Load;
 use crate::scenario::{Counter, counter_id};
 
 /// What the connection keeps of the database in memory, as the store's writer does.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 32 << 20;
 
 /// How far the write-ahead log grows before it is folded into the database, as in the store.
 const WAL_BYTES: u64 = 64 << 20;

@@ -1,8 +1,10 @@
-//! Why a database could not be opened or migrated. Nothing of the log was changed in any of these cases.
+//! Why a database could not be opened or migrated, and why a call did not reach it. Nothing of the log was changed
+//! in any of these cases.
 
 use std::path::PathBuf;
 
-use orchestrix_core::ShardCount;
+use orchestrix_core::store::{ClaimError, ReadError, WriteError};
+use orchestrix_core::{ShardCount, ShardId};
 use sqlx::migrate::MigrateError;
 
 /// A database could not be opened or migrated. Each message names the file and what to do about it.
@@ -195,5 +197,39 @@ impl OpenError {
 
     pub(super) fn shard_count(path: &std::path::Path, stored: ShardCount, wanted: ShardCount) -> Self {
         Self::ShardCount { path: path.to_owned(), stored: stored.get(), wanted: wanted.get() }
+    }
+}
+
+/// Why a write did not reach the database. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the database {0} is closed")]
+    Closed(PathBuf),
+    #[error("the database {0} was opened read-only")]
+    ReadOnly(PathBuf),
+    #[error("there is no shard {shard}; the log has {count}, counted from 0")]
+    NoSuchShard { shard: ShardId, count: u32 },
+    #[error(transparent)]
+    Driver(#[from] sqlx::Error),
+}
+
+impl From<Refused> for WriteError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused)
+    }
+}
+
+impl From<Refused> for ClaimError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused)
+    }
+}
+
+impl From<Refused> for ReadError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Driver(error) => super::read::read_error(error),
+            other => Self::unavailable(other),
+        }
     }
 }

@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 
 /// Runs on its owner's task, so that it costs no hand-over; dropped before its end, it goes on as a task of its own.
 ///
-/// What was never polled has not begun and is dropped for good.
+/// What was never polled has not begun and is dropped for good. What has begun may hold the writer's turn: an owner
+/// that neither polls nor drops it, and waits for another write instead, waits for ever.
 pub(super) struct Finishing<T: Send + 'static> {
     rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     has_begun: bool,

@@ -64,13 +64,19 @@ impl Writer {
         owner: Incarnation,
         snapshots: Vec<SnapshotWrite>,
     ) -> Result<Vec<SnapshotOutcome>, sqlx::Error> {
+        // One is one statement, and so a transaction by itself.
+        let is_one = snapshots.len() == 1;
         self.begin().await?;
-        self.connection.execute("BEGIN IMMEDIATE").await?;
+        if !is_one {
+            self.connection.execute("BEGIN IMMEDIATE").await?;
+        }
         let mut outcomes = Vec::with_capacity(snapshots.len());
         for write in snapshots {
             outcomes.push(self.save_snapshot(owner, write).await?);
         }
-        self.connection.execute("COMMIT").await?;
+        if !is_one {
+            self.connection.execute("COMMIT").await?;
+        }
         self.done();
         Ok(outcomes)
     }
@@ -90,7 +96,7 @@ impl Writer {
         if written.rows_affected() > 0 {
             return Ok(SnapshotOutcome::Saved);
         }
-        // Ownership cannot change inside the transaction, so asking once more tells the two reasons apart.
+        // Nothing was written; asking once more tells the two reasons apart.
         Ok(if self.holds(shard, epoch, owner).await? {
             SnapshotOutcome::Superseded
         } else {

@@ -7,22 +7,26 @@
 //! 2. `plan`: what a batch would store, decided without the database;
 //! 3. `append`, `writer`: how it is carried out, and what is answered when that fails;
 //! 4. `keep`, `read`: the other writes, and the reads beside them;
-//! 5. `options`, `lock`, `migrations`: how a database is opened.
+//! 5. `options`, `connect`, `lock`, `migrations`: how a database is opened.
 //!
 //! Two processes are kept apart twice. A lock file gives the second one a clear error. And each append compares the
 //! *generation* of ownership inside its transaction: every claim changes it, so even where the lock did not work, a
 //! deposed writer stores nothing.
 
 mod append;
+mod connect;
 mod error;
 mod finish;
 mod keep;
 mod lock;
 mod migrations;
 mod options;
+mod pack;
+mod pages;
 mod place;
 mod plan;
 mod read;
+mod readers;
 mod recent;
 mod rows;
 #[cfg(test)]
@@ -46,15 +50,19 @@ pub use error::OpenError;
 pub use migrations::MigrationStatus;
 pub use options::SqliteOptions;
 
+use error::Refused;
 use finish::Finishing;
 use plan::unavailable;
-use read::Readers;
+use readers::Readers;
 use writer::Writer;
 
 /// The most events that one append should carry: the largest statement (see [`statements`]).
 const BATCH_EVENTS_MAX: usize = statements::ROWS_MAX;
 
 /// Keeps the log in one SQLite file.
+///
+/// A write that was begun goes to its end, also when its future is dropped. A future that was polled and is then kept
+/// without being polled or dropped holds up every other write.
 ///
 /// A clone is a second handle on the same open database. Dropping the last handle without
 /// [`close`](EventStore::close) loses nothing; the next start then reads the write-ahead log again.
@@ -87,40 +95,6 @@ enum WriterState {
     Open(Box<Writer>),
     ReadOnly,
     Closed,
-}
-
-/// Why a write did not reach the database. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("the database {0} is closed")]
-    Closed(PathBuf),
-    #[error("the database {0} was opened read-only")]
-    ReadOnly(PathBuf),
-    #[error("there is no shard {shard}; the log has {count}, counted from 0")]
-    NoSuchShard { shard: ShardId, count: u32 },
-    #[error(transparent)]
-    Driver(#[from] sqlx::Error),
-}
-
-impl From<Refused> for WriteError {
-    fn from(refused: Refused) -> Self {
-        Self::unavailable(refused)
-    }
-}
-
-impl From<Refused> for ClaimError {
-    fn from(refused: Refused) -> Self {
-        Self::unavailable(refused)
-    }
-}
-
-impl From<Refused> for ReadError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Driver(error) => read::read_error(error),
-            other => Self::unavailable(other),
-        }
-    }
 }
 
 impl Sqlite {
@@ -237,6 +211,14 @@ impl EventStore for Sqlite {
         Box::pin(self.inner.readers.load(stream, events_max))
     }
 
+    fn load_many<'a>(
+        &'a self,
+        streams: &'a [StreamId],
+        events_max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Loaded>, ReadError>> {
+        Box::pin(self.inner.readers.load_many(streams, events_max))
+    }
+
     fn read_stream<'a>(
         &'a self,
         stream: &'a StreamId,
@@ -337,7 +319,7 @@ impl EventStore for Sqlite {
         let inner = Arc::clone(&self.inner);
         let closing = async move {
             let mut state = inner.writer.lock().await;
-            inner.readers.pool.close().await;
+            inner.readers.close().await;
             if let WriterState::Open(writer) = std::mem::replace(&mut *state, WriterState::Closed) {
                 writer.close().await;
             }

@@ -1,46 +1,29 @@
-//! How a database is opened: the settings that people choose, and those that durability and speed rest on.
+//! How a database is opened: the settings that people choose, and the steps of a start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orchestrix_core::{Clock, ShardCount, SystemClock};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use super::Sqlite;
+use super::connect;
 use super::error::OpenError;
 use super::lock::LockFile;
 use super::migrations::{self, MigrationStatus};
-use super::read::Readers;
+use super::readers::Readers;
 use super::writer::Writer;
-
-/// The first version of SQLite without the fault in the reset of the write-ahead log.
-const LIBRARY_MIN: [u32; 3] = [3, 51, 3];
 
 /// What a new database gets: enough for every core of one machine, few enough that a batch touches few ends of the
 /// log (see `docs/decisions/0009-sqlite-layout.md`).
 const SHARDS: ShardCount = ShardCount::new(16).expect("sixteen is in range");
 
-const PAGE_BYTES: u32 = 4_096;
-
-/// How far the write-ahead log grows before it is folded into the database. Pages that are written again and again
-/// are folded once: with 64 MiB that is worth a quarter of the throughput of 4 MiB.
-const WAL_BYTES: u32 = 64 << 20;
-
-/// What the writer keeps of the database in memory, above all the index of the streams. It comes on top of what the
-/// resident aggregates take, so it stays well below their bound.
-const WRITER_CACHE_BYTES: u32 = 64 << 20;
-
-/// What each reader keeps in memory.
-const READER_CACHE_BYTES: u32 = 16 << 20;
-
 /// How long a connection waits for a lock of another process, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a read waits for a free reader.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most connections that read: each is a thread with a cache.
+const READERS_MAX: usize = 256;
 
 /// Where a database lies and how to open it. Made by [`Sqlite::open`].
 ///
@@ -83,9 +66,9 @@ impl SqliteOptions {
         self
     }
 
-    /// Sets how many connections read beside the writer, at least 1; as many as there are cores unless told otherwise.
+    /// Sets how many connections read beside the writer, 1 to 256; as many as there are cores unless told otherwise.
     pub fn readers(mut self, count: usize) -> Self {
-        self.readers = Some(count.max(1));
+        self.readers = Some(count);
         self
     }
 
@@ -140,7 +123,7 @@ impl SqliteOptions {
             let mut connection = self.open_existing().await?;
             self.refuse_pending(&mut connection).await?;
             let shard_count = self.shard_count(&mut connection).await?;
-            let readers = self.readers_pool().await?;
+            let readers = self.open_readers().await?;
             return Ok(Sqlite::assemble(self.path, shard_count, readers, None));
         }
         let (mut connection, lock) = self.open_writer(clock).await?;
@@ -151,8 +134,8 @@ impl SqliteOptions {
         }
         self.create_log(&mut connection, clock).await?;
         let shard_count = self.shard_count(&mut connection).await?;
-        let readers = self.readers_pool().await?;
-        let writer = Writer::start(connection, self.writer_options(), lock).await;
+        let readers = self.open_readers().await?;
+        let writer = Writer::start(connection, connect::writer(&self.path, self.busy_timeout()), lock).await;
         let writer = writer.map_err(|error| self.driver(error))?;
         Ok(Sqlite::assemble(self.path, shard_count, readers, Some(writer)))
     }
@@ -169,8 +152,7 @@ impl SqliteOptions {
         let mut connection = if self.path.exists() {
             self.open_existing().await?
         } else {
-            let in_memory = SqliteConnectOptions::new().in_memory(true).connect().await;
-            in_memory.map_err(|error| self.driver(error))?
+            connect::in_memory(&self.path).await?
         };
         migrations::status(&self.path, &mut connection).await
     }
@@ -201,8 +183,7 @@ impl SqliteOptions {
     /// May be dropped at any point; nothing is changed.
     pub async fn migrate_dry_run(&self) -> Result<Vec<MigrationStatus>, OpenError> {
         if !self.path.exists() {
-            let in_memory = SqliteConnectOptions::new().in_memory(true).connect().await;
-            let mut connection = in_memory.map_err(|error| self.driver(error))?;
+            let mut connection = connect::in_memory(&self.path).await?;
             migrations::rehearse(&self.path, &mut connection).await?;
             return self.pending(&mut connection).await;
         }
@@ -232,15 +213,20 @@ impl SqliteOptions {
         }
     }
 
+    fn busy_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(BUSY_TIMEOUT)
+    }
+
     /// Takes the lock and opens the writing connection, with every setting checked.
     async fn open_writer(&self, clock: &dyn Clock) -> Result<(SqliteConnection, LockFile), OpenError> {
         create_directory(&self.path)?;
         let lock = LockFile::take(&self.path, clock)?;
-        let opened = self.writer_options().connect().await;
-        let mut connection = opened.map_err(|error| self.driver(error))?;
-        check_library(&mut connection).await.map_err(|error| error.at(&self.path))?;
-        self.check_durable(&mut connection).await?;
-        self.bound_size(&mut connection).await.map_err(|error| self.driver(error))?;
+        let mut connection =
+            connect::open(&self.path, &connect::writer(&self.path, self.busy_timeout())).await?;
+        connect::check_durable(&self.path, &mut connection).await?;
+        if let Some(bytes_max) = self.bytes_max {
+            connect::bound_bytes(&self.path, &mut connection, bytes_max).await?;
+        }
         Ok((connection, lock))
     }
 
@@ -248,9 +234,7 @@ impl SqliteOptions {
         if !self.path.exists() {
             return Err(OpenError::Missing { path: self.path.clone() });
         }
-        let mut connection = self.reader_options().connect().await.map_err(|error| self.driver(error))?;
-        check_library(&mut connection).await.map_err(|error| error.at(&self.path))?;
-        Ok(connection)
+        connect::open(&self.path, &connect::reader(&self.path, self.busy_timeout())).await
     }
 
     /// Opens a migrated database the way the writer does.
@@ -261,84 +245,11 @@ impl SqliteOptions {
         connection
     }
 
-    fn base_options(&self) -> SqliteConnectOptions {
-        SqliteConnectOptions::new()
-            .filename(&self.path)
-            .busy_timeout(self.timeout.unwrap_or(BUSY_TIMEOUT))
-            .foreign_keys(false)
-            .pragma("temp_store", "MEMORY")
-            .disable_statement_logging()
-    }
-
-    /// The writer's settings. `fullfsync` matters on macOS alone, where a plain sync stops in the drive's cache.
-    fn writer_options(&self) -> SqliteConnectOptions {
-        self.base_options()
-            .create_if_missing(true)
-            .page_size(PAGE_BYTES)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("fullfsync", "ON")
-            .pragma("checkpoint_fullfsync", "ON")
-            .pragma("cache_size", kibibytes(WRITER_CACHE_BYTES))
-            .pragma("wal_autocheckpoint", (WAL_BYTES / PAGE_BYTES).to_string())
-            .pragma("journal_size_limit", (2 * WAL_BYTES).to_string())
-    }
-
-    fn reader_options(&self) -> SqliteConnectOptions {
-        self.base_options()
-            .read_only(true)
-            .row_buffer_size(256)
-            .pragma("query_only", "ON")
-            .pragma("cache_size", kibibytes(READER_CACHE_BYTES))
-    }
-
-    async fn readers_pool(&self) -> Result<Readers, OpenError> {
+    async fn open_readers(&self) -> Result<Readers, OpenError> {
         let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let count = self.readers.unwrap_or_else(cores) as u32;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(count)
-            .min_connections(count)
-            .acquire_timeout(self.timeout.unwrap_or(ACQUIRE_TIMEOUT))
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(self.reader_options())
-            .await;
-        Ok(Readers { pool: pool.map_err(|error| self.driver(error))? })
-    }
-
-    /// Reads the settings back that durability rests on.
-    async fn check_durable(&self, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-        let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| self.driver(error))?;
-        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| self.driver(error))?;
-        let weak = |setting, found, needed| OpenError::NotDurable {
-            path: self.path.clone(),
-            setting,
-            found,
-            needed,
-        };
-        if !journal.eq_ignore_ascii_case("wal") {
-            return Err(weak("journal_mode", journal, "wal"));
-        }
-        // 2 is FULL, 3 is EXTRA, which is no weaker.
-        if synchronous < 2 {
-            return Err(weak("synchronous", synchronous.to_string(), "2 (FULL)"));
-        }
-        Ok(())
-    }
-
-    async fn bound_size(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        if let Some(bytes) = self.bytes_max {
-            let pages = (bytes / u64::from(PAGE_BYTES)).clamp(1, u64::from(u32::MAX - 1));
-            connection.execute(AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).await?;
-        }
-        Ok(())
+        let count = self.readers.unwrap_or_else(cores).clamp(1, READERS_MAX);
+        let options = connect::reader(&self.path, self.busy_timeout());
+        Readers::open(options, count as u32).await.map_err(|error| self.driver(error))
     }
 
     /// Writes the one row of the log and the rows of its shards, when the database is new.
@@ -382,66 +293,5 @@ fn create_directory(path: &Path) -> Result<(), OpenError> {
         Some(directory) if !directory.as_os_str().is_empty() => std::fs::create_dir_all(directory)
             .map_err(|source| OpenError::Directory { path: path.to_owned(), source }),
         _ => Ok(()),
-    }
-}
-
-/// SQLite takes a cache size in pages, or in KiB as a negative number.
-fn kibibytes(bytes: u32) -> String {
-    format!("-{}", bytes / 1_024)
-}
-
-enum LibraryError {
-    TooOld(String),
-    Driver(sqlx::Error),
-}
-
-impl LibraryError {
-    fn at(self, path: &Path) -> OpenError {
-        match self {
-            Self::TooOld(found) => {
-                OpenError::LibraryTooOld { found, needed: LIBRARY_MIN.map(|part| part.to_string()).join(".") }
-            }
-            Self::Driver(error) => OpenError::from_driver(path, error),
-        }
-    }
-}
-
-async fn check_library(connection: &mut SqliteConnection) -> Result<(), LibraryError> {
-    let found: String = sqlx::query_scalar("SELECT sqlite_version()")
-        .fetch_one(connection)
-        .await
-        .map_err(LibraryError::Driver)?;
-    if is_new_enough(&found) { Ok(()) } else { Err(LibraryError::TooOld(found)) }
-}
-
-fn is_new_enough(version: &str) -> bool {
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-    let parts: [u32; 3] = std::array::from_fn(|_| parts.next().unwrap_or(0));
-    parts >= LIBRARY_MIN
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_setting_that_weakens_durability_is_refused() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let options = SqliteOptions::new(directory.path().join("bank.db"));
-        let mut connection = options.open_for_tests().await;
-        options.check_durable(&mut connection).await.expect("as it was opened");
-        connection.execute("PRAGMA synchronous = NORMAL").await.expect("sets");
-        let error = options.check_durable(&mut connection).await.expect_err("a power cut may lose commits");
-        assert!(matches!(&error, OpenError::NotDurable { setting: "synchronous", .. }), "{error}");
-    }
-
-    #[test]
-    fn versions_compare_by_number() {
-        for new in ["3.51.3", "3.51.10", "3.100.0", "4.0"] {
-            assert!(is_new_enough(new), "{new}");
-        }
-        for old in ["3.51.2", "3.9.9", "3.51", "2.99.99", "unknown"] {
-            assert!(!is_new_enough(old), "{old}");
-        }
     }
 }

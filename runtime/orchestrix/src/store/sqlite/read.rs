@@ -1,66 +1,49 @@
-//! The reads: each is one statement, so that it sees one moment of the database and is one hand-over to SQLite.
+//! The reads: each page is one statement, so that it sees one moment of the database and is one hand-over to SQLite.
 
 use orchestrix_core::store::{
     Direction, Loaded, QuarantineRecord, ReadError, RecordedEvent, StoreStats, StreamRange,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Timestamp, Version};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::error::{code, primary_code};
+use super::pack::{packed_event, packed_stream, unpack_events, unpack_named_events};
+use super::pages::{self, Pages};
 use super::place::{SEQ_MAX, limit, number, position};
-use super::rows::{self, Malformed, bind, event_columns, get};
+use super::readers::Readers;
+use super::rows::{self, Malformed, bind, get};
+use super::statements::load;
 
-/// What an activation needs, as rows of four kinds in the columns of an event: 0 the snapshot (version, time, bytes),
-/// 1 the quarantine (reason, command, time), 2 the stream's version, 3 an event.
-///
-/// Bound are type, id and the most events; versions are dense, so that many events are a range of versions.
-macro_rules! load_text {
-    () => {
-        concat!(
-            "WITH wanted(stream, after) AS (SELECT ",
-            "(SELECT stream FROM streams WHERE aggregate_type = ?1 AND id = ?2), ",
-            "coalesce((SELECT version FROM snapshots WHERE aggregate_type = ?1 AND id = ?2), 0)) ",
-            "SELECT 0, NULL, version, NULL, NULL, NULL, NULL, NULL, taken_at, NULL, NULL, bytes ",
-            "FROM snapshots WHERE aggregate_type = ?1 AND id = ?2 ",
-            "UNION ALL SELECT 1, NULL, NULL, NULL, reason, NULL, NULL, command_id, since, NULL, NULL, NULL ",
-            "FROM quarantine WHERE aggregate_type = ?1 AND id = ?2 ",
-            "UNION ALL SELECT 2, NULL, (SELECT max(version) FROM events WHERE stream = wanted.stream), ",
-            "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted ",
-            "UNION ALL SELECT 3, ",
-            event_columns!(),
-            " FROM wanted CROSS JOIN events AS e ON e.stream = wanted.stream ",
-            "AND e.version > wanted.after AND e.version <= wanted.after + ?3"
-        )
-    };
-}
+/// The most streams that one statement loads.
+const STREAMS_MAX: usize = 64;
 
-/// A range of a stream in both directions. Bound are type, id, first and last version, last time, limit.
+/// A page of a stream in both directions. Bound are type, id, first and last version, last time, limit.
 macro_rules! range_text {
     ($order:literal) => {
         concat!(
-            "SELECT ",
-            event_columns!(),
-            " FROM events AS e WHERE e.stream = (SELECT stream FROM streams WHERE aggregate_type = ?1 AND id = ?2) ",
+            "SELECT CAST(group_concat(packed, '') AS BLOB) FROM (SELECT ",
+            packed_event!(),
+            " AS packed FROM events AS e ",
+            "WHERE e.stream = (SELECT stream FROM streams WHERE aggregate_type = ?1 AND id = ?2) ",
             "AND e.version >= ?3 AND e.version <= ?4 AND e.recorded_at <= ?5 ORDER BY e.version ",
             $order,
-            " LIMIT ?6"
+            " LIMIT ?6)"
         )
     };
 }
 
 /// The statements, where tests can ask SQLite how it would run them.
 pub(super) mod text {
-    use super::event_columns;
+    use super::{packed_event, packed_stream};
 
-    pub(crate) const LOAD: &str = load_text!();
     pub(crate) const FORWARDS: &str = range_text!("ASC");
     pub(crate) const BACKWARDS: &str = range_text!("DESC");
     pub(crate) const SHARD: &str = concat!(
-        "SELECT s.aggregate_type, s.id, ",
-        event_columns!(),
-        " FROM events AS e CROSS JOIN streams AS s ON s.stream = e.stream ",
-        "WHERE e.pos > ? AND e.pos <= ? ORDER BY e.pos LIMIT ?"
+        "SELECT CAST(group_concat(packed, '') AS BLOB) FROM (SELECT ",
+        packed_stream!(),
+        packed_event!(),
+        " AS packed FROM events AS e CROSS JOIN streams AS s ON s.stream = e.stream ",
+        "WHERE e.pos > ? AND e.pos <= ? ORDER BY e.pos LIMIT ?)"
     );
     /// The first page of a type's streams.
     pub(crate) const STREAMS: &str = "SELECT s.aggregate_type, s.id, (SELECT max(version) FROM events WHERE stream = s.stream) \
@@ -68,7 +51,9 @@ pub(super) mod text {
     /// A later page.
     pub(crate) const STREAMS_AFTER: &str = "SELECT s.aggregate_type, s.id, (SELECT max(version) FROM events WHERE stream = s.stream) \
          FROM streams AS s WHERE s.aggregate_type = ?1 AND s.id > ?3 ORDER BY s.id LIMIT ?2";
-    pub(crate) const CONFIRM: &str = "SELECT shard, epoch, incarnation FROM shards";
+    /// The shards of one owner with their epochs, in one value.
+    pub(crate) const CONFIRM: &str =
+        "SELECT group_concat(shard || ':' || epoch, ' ') FROM shards WHERE incarnation = ?";
     pub(crate) const CHECKPOINT: &str = "SELECT shard, seq FROM checkpoints WHERE consumer = ?";
     pub(crate) const QUARANTINED: &str = "SELECT aggregate_type, id, reason, command_id, since FROM quarantine \
                                           ORDER BY since, aggregate_type, id LIMIT ?";
@@ -76,33 +61,118 @@ pub(super) mod text {
                                     (SELECT count(*) FROM snapshots), (SELECT count(*) FROM quarantine)";
 }
 
-/// The connections that read beside the writer.
+/// Why a read has no answer.
 #[derive(Debug)]
-pub(super) struct Readers {
-    pub(super) pool: SqlitePool,
+pub(super) enum Failed {
+    Driver(sqlx::Error),
+    Malformed(Malformed),
+}
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<Malformed> for Failed {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<Failed> for ReadError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Driver(error) => read_error(error),
+            Failed::Malformed(malformed) => Self::Corrupt { reason: malformed.to_string() },
+        }
+    }
 }
 
 impl Readers {
-    async fn rows(
-        &self,
-        text: &'static str,
-        arguments: SqliteArguments,
-    ) -> Result<Vec<SqliteRow>, ReadError> {
-        sqlx::query_with(text, arguments).fetch_all(&self.pool).await.map_err(read_error)
+    pub(super) async fn load(&self, stream: &StreamId, events_max: usize) -> Result<Loaded, ReadError> {
+        let mut loaded = self.load_many(std::slice::from_ref(stream), events_max).await?;
+        Ok(loaded.pop().unwrap_or_default())
     }
 
-    pub(super) async fn load(&self, stream: &StreamId, events_max: usize) -> Result<Loaded, ReadError> {
-        let mut arguments = named(stream);
+    pub(super) async fn load_many(
+        &self,
+        streams: &[StreamId],
+        events_max: usize,
+    ) -> Result<Vec<Loaded>, ReadError> {
+        let mut loaded = Vec::with_capacity(streams.len());
+        for part in streams.chunks(STREAMS_MAX) {
+            let first_page = events_max.min(pages::EVENTS_MAX);
+            let part_loaded = match self.load_part(part, first_page).await {
+                // Together they are more than a value of SQLite can hold: without events now, page by page below.
+                Err(Failed::Driver(error)) if primary_code(&error) == Some(code::TOOBIG) => {
+                    self.load_part(part, 0).await?
+                }
+                other => other?,
+            };
+            for (stream, mut one) in part.iter().zip(part_loaded) {
+                self.load_rest(stream, &mut one, events_max).await?;
+                loaded.push(one);
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn load_part(&self, streams: &[StreamId], events_max: usize) -> Result<Vec<Loaded>, Failed> {
+        let mut arguments = SqliteArguments::default();
         bind(&mut arguments, limit(events_max));
-        loaded(stream, &self.rows(text::LOAD, arguments).await?).map_err(corrupt)
+        for (place, stream) in streams.iter().enumerate() {
+            rows::bind_stream(&mut arguments, place as i64, stream);
+        }
+        let mut loaded = vec![Loaded::default(); streams.len()];
+        for row in &self.fetch(load(streams.len()), arguments).await? {
+            let place = get::<i64>(row, 0)? as usize;
+            loaded[place] = loaded_from(row, &streams[place])?;
+        }
+        Ok(loaded)
+    }
+
+    /// Reads on where the first page of a load ended before the limit and before the end of the stream.
+    async fn load_rest(
+        &self,
+        stream: &StreamId,
+        loaded: &mut Loaded,
+        events_max: usize,
+    ) -> Result<(), ReadError> {
+        let after = loaded.snapshot.as_ref().map_or(Version::ZERO, |snapshot| snapshot.version);
+        let last = loaded.events.last().map_or(after, |event| event.version);
+        let left = events_max - loaded.events.len();
+        if left > 0 && last < loaded.version {
+            // Up to the version that was read with the rest, so that the answer is one moment's.
+            let range = StreamRange { to: Some(loaded.version), ..StreamRange::from(last.next(), left) };
+            loaded.events.extend(self.read_stream(stream, range).await?);
+        }
+        Ok(())
     }
 
     pub(super) async fn read_stream(
         &self,
         stream: &StreamId,
-        range: StreamRange,
+        mut range: StreamRange,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        let mut arguments = named(stream);
+        let mut pages = Pages::new(range.limit);
+        while let Some(wanted) = pages.wanted() {
+            if let Some(last) = pages.last() {
+                match range.direction {
+                    Direction::Forwards => range.from = last.version.next(),
+                    Direction::Backwards => range.to = Some(Version::new(last.version.get() - 1)),
+                }
+            }
+            let page = self.read_range(stream, StreamRange { limit: wanted, ..range }).await;
+            pages.add(wanted, page)?;
+        }
+        Ok(pages.into_events())
+    }
+
+    async fn read_range(&self, stream: &StreamId, range: StreamRange) -> Result<Vec<RecordedEvent>, Failed> {
+        let mut arguments = SqliteArguments::default();
+        bind(&mut arguments, &*stream.aggregate_type);
+        bind(&mut arguments, &*stream.id);
         bind(&mut arguments, number(range.from.get()));
         bind(&mut arguments, range.to.map_or(i64::MAX, |to| number(to.get())));
         bind(&mut arguments, range.until.map_or(i64::MAX, Timestamp::as_micros));
@@ -111,8 +181,14 @@ impl Readers {
             Direction::Forwards => text::FORWARDS,
             Direction::Backwards => text::BACKWARDS,
         };
-        let rows = self.rows(text, arguments).await?;
-        rows.iter().map(|row| rows::event(row, 0, stream.clone())).collect::<Result<_, _>>().map_err(corrupt)
+        let rows = self.fetch(text, arguments).await?;
+        let mut events = unpack_events(packed(&rows, 0)?, stream)?;
+        // They come in the order of the inner query; SQLite promises that for the inner query alone.
+        match range.direction {
+            Direction::Forwards => events.sort_by_key(|event| event.version),
+            Direction::Backwards => events.sort_by_key(|event| std::cmp::Reverse(event.version)),
+        }
+        Ok(events)
     }
 
     pub(super) async fn read_shard(
@@ -121,13 +197,29 @@ impl Readers {
         after: Seq,
         events_max: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut pages = Pages::new(events_max);
+        while let Some(wanted) = pages.wanted() {
+            let after = pages.last().map_or(after, |last| last.seq);
+            let page = self.read_shard_page(shard, after, wanted).await;
+            pages.add(wanted, page)?;
+        }
+        Ok(pages.into_events())
+    }
+
+    async fn read_shard_page(
+        &self,
+        shard: ShardId,
+        after: Seq,
+        wanted: usize,
+    ) -> Result<Vec<RecordedEvent>, Failed> {
         let mut arguments = SqliteArguments::default();
         bind(&mut arguments, position(shard, after));
         bind(&mut arguments, position(shard, Seq::new(SEQ_MAX)));
-        bind(&mut arguments, limit(events_max));
-        let rows = self.rows(text::SHARD, arguments).await?;
-        let event = |row| rows::event(row, 2, rows::stream(row, 0)?);
-        rows.iter().map(event).collect::<Result<_, _>>().map_err(corrupt)
+        bind(&mut arguments, limit(wanted));
+        let rows = self.fetch(text::SHARD, arguments).await?;
+        let mut events = unpack_named_events(packed(&rows, 0)?)?;
+        events.sort_by_key(|event| event.seq);
+        Ok(events)
     }
 
     pub(super) async fn list_streams(
@@ -141,9 +233,9 @@ impl Readers {
         bind(&mut arguments, limit(streams_max));
         bind(&mut arguments, after_id);
         let text = if after_id.is_some() { text::STREAMS_AFTER } else { text::STREAMS };
-        let rows = self.rows(text, arguments).await?;
+        let rows = self.fetch(text, arguments).await.map_err(read_error)?;
         let listed = |row| Ok((rows::stream(row, 0)?, rows::version(row, 2)?));
-        rows.iter().map(listed).collect::<Result<_, _>>().map_err(corrupt)
+        Ok(rows.iter().map(listed).collect::<Result<_, _>>().map_err(Failed::Malformed)?)
     }
 
     pub(super) async fn confirm(
@@ -151,22 +243,21 @@ impl Readers {
         owner: Incarnation,
         shards: &[(ShardId, Epoch)],
     ) -> Result<Vec<bool>, ReadError> {
-        let rows = self.rows(text::CONFIRM, SqliteArguments::default()).await?;
-        let state = |row| Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?, rows::incarnation(row, 2)?));
-        let states = rows.iter().map(state).collect::<Result<Vec<_>, _>>().map_err(corrupt)?;
-        let is_held = |(shard, epoch): &(ShardId, Epoch)| {
-            states.contains(&(i64::from(shard.get()), number(epoch.get()), Some(owner)))
-        };
-        Ok(shards.iter().map(is_held).collect())
+        let mut arguments = SqliteArguments::default();
+        bind(&mut arguments, &owner.as_uuid().as_bytes()[..]);
+        let rows = self.fetch(text::CONFIRM, arguments).await.map_err(read_error)?;
+        let held: Option<String> = get(&rows[0], 0).map_err(Failed::Malformed)?;
+        let held: std::collections::HashSet<&str> = held.as_deref().unwrap_or("").split(' ').collect();
+        Ok(shards.iter().map(|(shard, epoch)| held.contains(&*format!("{shard}:{epoch}"))).collect())
     }
 
     pub(super) async fn checkpoint(&self, consumer: &str) -> Result<Checkpoint, ReadError> {
         let mut arguments = SqliteArguments::default();
         bind(&mut arguments, consumer);
         let mut checkpoint = Checkpoint::default();
-        for row in &self.rows(text::CHECKPOINT, arguments).await? {
-            let shard: i64 = get(row, 0).map_err(corrupt)?;
-            let seq: i64 = get(row, 1).map_err(corrupt)?;
+        for row in &self.fetch(text::CHECKPOINT, arguments).await.map_err(read_error)? {
+            let shard: i64 = get(row, 0).map_err(Failed::Malformed)?;
+            let seq: i64 = get(row, 1).map_err(Failed::Malformed)?;
             checkpoint.advance(ShardId::new(shard as u32), Seq::new(seq.max(0) as u64));
         }
         Ok(checkpoint)
@@ -175,16 +266,15 @@ impl Readers {
     pub(super) async fn quarantined(&self, records_max: usize) -> Result<Vec<QuarantineRecord>, ReadError> {
         let mut arguments = SqliteArguments::default();
         bind(&mut arguments, limit(records_max));
-        let rows = self.rows(text::QUARANTINED, arguments).await?;
-        let record = |row| rows::quarantine(row, [2, 3, 4], rows::stream(row, 0)?);
-        rows.iter().map(record).collect::<Result<_, _>>().map_err(corrupt)
+        let rows = self.fetch(text::QUARANTINED, arguments).await.map_err(read_error)?;
+        let record = |row| rows::quarantine(row, 2, rows::stream(row, 0)?);
+        Ok(rows.iter().map(record).collect::<Result<_, _>>().map_err(Failed::Malformed)?)
     }
 
     /// Counts by walking the narrowest index of each table.
     pub(super) async fn stats(&self, bytes: Option<u64>) -> Result<StoreStats, ReadError> {
-        let rows = self.rows(text::STATS, SqliteArguments::default()).await?;
-        let row = rows.first().ok_or_else(|| read_error(sqlx::Error::RowNotFound))?;
-        let count = |at| row.try_get::<i64, _>(at).map(|count| count as u64).map_err(read_error);
+        let rows = self.fetch(text::STATS, SqliteArguments::default()).await.map_err(read_error)?;
+        let count = |at| get::<i64>(&rows[0], at).map(|count| count as u64).map_err(Failed::Malformed);
         Ok(StoreStats {
             events: count(0)?,
             streams: count(1)?,
@@ -195,29 +285,25 @@ impl Readers {
     }
 }
 
-fn named(stream: &StreamId) -> SqliteArguments {
-    let mut arguments = SqliteArguments::default();
-    bind(&mut arguments, &*stream.aggregate_type);
-    bind(&mut arguments, &*stream.id);
-    arguments
+/// Returns the packed events of an answer; no events are NULL.
+fn packed(rows: &[SqliteRow], column: usize) -> Result<&[u8], Malformed> {
+    let row = rows.first().ok_or_else(|| Malformed("an aggregate query gave no row".to_owned()))?;
+    Ok(get::<Option<&[u8]>>(row, column)?.unwrap_or(&[]))
 }
 
-/// Puts the rows of a load together.
-fn loaded(stream: &StreamId, rows: &[SqliteRow]) -> Result<Loaded, Malformed> {
-    let mut loaded = Loaded::default();
-    for row in rows {
-        match get::<i64>(row, 0)? {
-            0 => loaded.snapshot = Some(rows::snapshot(row, [2, 8, 11])?),
-            1 => loaded.quarantine = Some(rows::quarantine(row, [4, 7, 8], stream.clone())?),
-            2 => loaded.version = Version::new(get::<Option<i64>>(row, 2)?.unwrap_or(0).max(0) as u64),
-            _ => loaded.events.push(rows::event(row, 1, stream.clone())?),
-        }
-    }
-    // They come by the index and so in order; SQLite does not promise it without a sort.
-    if !loaded.events.is_sorted_by_key(|event| event.version) {
-        loaded.events.sort_unstable_by_key(|event| event.version);
-    }
-    Ok(loaded)
+/// Reads a row of [`load`].
+fn loaded_from(row: &SqliteRow, stream: &StreamId) -> Result<Loaded, Malformed> {
+    let has_snapshot = get::<Option<i64>>(row, 1)?.is_some();
+    let is_quarantined = get::<Option<&str>>(row, 4)?.is_some();
+    let mut events = unpack_events(get::<Option<&[u8]>>(row, 8)?.unwrap_or(&[]), stream)?;
+    events.sort_by_key(|event| event.version);
+    Ok(Loaded {
+        snapshot: has_snapshot.then(|| rows::snapshot(row, 1)).transpose()?,
+        quarantine: is_quarantined.then(|| rows::quarantine(row, 4, stream.clone())).transpose()?,
+        version: get::<Option<i64>>(row, 7)?
+            .map_or(Version::ZERO, |version| Version::new(version.max(0) as u64)),
+        events,
+    })
 }
 
 /// Turns a driver's error into what the caller can act on.
@@ -226,8 +312,4 @@ pub(super) fn read_error(error: sqlx::Error) -> ReadError {
         Some(code::CORRUPT | code::NOTADB) => ReadError::Corrupt { reason: error.to_string() },
         _ => ReadError::unavailable(error),
     }
-}
-
-fn corrupt(malformed: Malformed) -> ReadError {
-    ReadError::Corrupt { reason: malformed.to_string() }
 }

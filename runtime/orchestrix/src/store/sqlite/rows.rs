@@ -1,16 +1,14 @@
 //! Values to rows and back: what is bound when events are stored, and what is read when they come out.
 
-use std::sync::Arc;
-
-use orchestrix_core::store::{Commit, NewEvent, QuarantineRecord, RecordedEvent, SnapshotRecord};
-use orchestrix_core::{Codec, CommandId, Epoch, Incarnation, StreamId, Timestamp, Version};
+use orchestrix_core::store::{Commit, NewEvent, QuarantineRecord, SnapshotRecord};
+use orchestrix_core::{CommandId, Incarnation, StreamId, Timestamp, Version};
 use sqlx::encode::Encode;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use sqlx::types::Type;
 use sqlx::{Arguments, Decode, Row};
 use uuid::Uuid;
 
-use super::place::{number, shard_and_seq};
+use super::place::number;
 use super::plan::Placed;
 
 /// Binds one value.
@@ -43,15 +41,6 @@ pub(super) fn bind_event(arguments: &mut SqliteArguments, placed: &Placed, commi
     bind(arguments, &*event.payload);
 }
 
-/// The columns that [`event`] reads, in its order; the tables are joined by the caller.
-macro_rules! event_columns {
-    () => {
-        "e.pos, e.version, e.epoch, e.event_type, e.schema_version, e.codec, e.command_id, e.recorded_at, \
-         e.headers, e.receipt, e.payload"
-    };
-}
-pub(super) use event_columns;
-
 /// A row holds what no writer of this store put there.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -63,56 +52,27 @@ impl From<sqlx::Error> for Malformed {
     }
 }
 
-/// Reads an event whose columns begin at `base`.
-pub(super) fn event(row: &SqliteRow, base: usize, stream: StreamId) -> Result<RecordedEvent, Malformed> {
-    let (shard, seq) = shard_and_seq(get(row, base)?);
-    let codec_number: i64 = get(row, base + 5)?;
-    let codec = u8::try_from(codec_number).ok().and_then(Codec::from_u8);
-    let codec =
-        codec.ok_or_else(|| Malformed(format!("seq {seq} of shard {shard} has codec {codec_number}")))?;
-    let schema_version: i64 = get(row, base + 4)?;
-    let schema_version = u16::try_from(schema_version)
-        .map_err(|_| Malformed(format!("seq {seq} of shard {shard} has schema version {schema_version}")))?;
-    Ok(RecordedEvent {
-        stream,
-        version: version(row, base + 1)?,
-        shard,
-        seq,
-        epoch: Epoch::new(get::<i64>(row, base + 2)?.max(0) as u64),
-        event_type: get::<String>(row, base + 3)?.into(),
-        schema_version,
-        codec,
-        command_id: CommandId::from_uuid(uuid(get(row, base + 6)?)?),
-        recorded_at: Timestamp::from_micros(get(row, base + 7)?),
-        headers: get::<Option<&[u8]>>(row, base + 8)?.map(Arc::from),
-        receipt: get(row, base + 9)?,
-        payload: get(row, base + 10)?,
-    })
-}
-
 /// Reads a snapshot from three columns: version, time, bytes.
-pub(super) fn snapshot(row: &SqliteRow, columns: [usize; 3]) -> Result<SnapshotRecord, Malformed> {
-    let [version_at, taken_at, bytes] = columns;
+pub(super) fn snapshot(row: &SqliteRow, base: usize) -> Result<SnapshotRecord, Malformed> {
     Ok(SnapshotRecord {
-        version: version(row, version_at)?,
-        taken_at: Timestamp::from_micros(get(row, taken_at)?),
-        bytes: get(row, bytes)?,
+        version: version(row, base)?,
+        taken_at: Timestamp::from_micros(get(row, base + 1)?),
+        bytes: get(row, base + 2)?,
     })
 }
 
 /// Reads a quarantine from three columns: reason, command, time.
 pub(super) fn quarantine(
     row: &SqliteRow,
-    columns: [usize; 3],
+    base: usize,
     stream: StreamId,
 ) -> Result<QuarantineRecord, Malformed> {
-    let [reason, command_id, since] = columns;
-    let command_id: Option<&[u8]> = get(row, command_id)?;
+    let command_id: Option<&[u8]> = get(row, base + 1)?;
     Ok(QuarantineRecord {
         stream,
-        reason: get(row, reason)?,
+        reason: get(row, base)?,
         command_id: command_id.map(uuid).transpose()?.map(CommandId::from_uuid),
-        since: Timestamp::from_micros(get(row, since)?),
+        since: Timestamp::from_micros(get(row, base + 2)?),
     })
 }
 

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use super::pack::packed_event;
+
 /// The most rows that one statement takes: 12 parameters a row stay under SQLite's bound of 32,766.
 pub(super) const ROWS_MAX: usize = 1_024;
 
@@ -72,6 +74,30 @@ pub(super) fn find_heads(rows: usize) -> &'static str {
              streams.stream) FROM (VALUES {}) AS wanted CROSS JOIN streams ON streams.aggregate_type = \
              wanted.column2 AND streams.id = wanted.column3",
             rows_text(STREAM_COLUMN_COUNT, size)
+        )
+    });
+    FAMILY.get(rows)
+}
+
+/// Loads streams, a row for each: place, snapshot (version, time, bytes), quarantine (reason, command, time), the
+/// stream's version, and its events after the snapshot in one value.
+///
+/// Bound are the most events, and then place, type and id of each stream. Versions are dense, so that so many events
+/// are a range of versions.
+pub(super) fn load(rows: usize) -> &'static str {
+    static FAMILY: Family = Family::new(|size| {
+        format!(
+            "WITH most(events) AS (SELECT ?), wanted(place, aggregate_type, id) AS (VALUES {}) \
+             SELECT place, n.version, n.taken_at, n.bytes, q.reason, q.command_id, q.since, \
+             (SELECT max(version) FROM events WHERE stream = s.stream), \
+             (SELECT CAST(group_concat({}, '') AS BLOB) FROM events AS e WHERE e.stream = s.stream \
+             AND e.version > coalesce(n.version, 0) \
+             AND e.version <= coalesce(n.version, 0) + (SELECT events FROM most)) \
+             FROM wanted LEFT JOIN streams AS s USING (aggregate_type, id) \
+             LEFT JOIN snapshots AS n USING (aggregate_type, id) \
+             LEFT JOIN quarantine AS q USING (aggregate_type, id) WHERE place IS NOT NULL",
+            rows_text(STREAM_COLUMN_COUNT, size),
+            packed_event!()
         )
     });
     FAMILY.get(rows)

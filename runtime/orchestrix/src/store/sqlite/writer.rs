@@ -60,9 +60,10 @@ impl Writer {
         if self.connection.ping().await.is_err() {
             self.connection = self.options.connect().await?;
         }
-        // It answers an error when no transaction is open, which is the usual case.
+        // It answers an error when no transaction is open, which is the usual case. One that stayed open would make
+        // the next statement fail, which begins one of its own.
         let _nothing_open = self.connection.execute("ROLLBACK").await;
-        self.connection.execute("UPDATE log SET settled = settled + 1").await?;
+        self.connection.execute(SETTLE).await?;
         self.ledger = read_ledger(&mut self.connection).await?;
         self.is_settled = true;
         Ok(())
@@ -138,6 +139,9 @@ pub(super) async fn read_ledger(connection: &mut SqliteConnection) -> Result<Led
     }
     Ok(Ledger::new(generation, shards, stream_number_max + 1))
 }
+
+/// A durable write that changes nothing that is read.
+const SETTLE: &str = "BEGIN IMMEDIATE; UPDATE log SET settled = settled + 1; COMMIT";
 
 /// The generation of ownership and the last number of a stream.
 pub(super) const LEDGER: &str = "SELECT generation, (SELECT coalesce(max(stream), 0) FROM streams) FROM log";

@@ -1,10 +1,10 @@
 //! When a write fails: what is answered is true, and the store goes on.
 
 use orchestrix::store::Sqlite;
-use orchestrix_core::store::CommitOutcome;
-use orchestrix_core::{EventStore, Version};
+use orchestrix_core::store::{CommitOutcome, Direction, NewEvent, StreamRange};
+use orchestrix_core::{EventStore, Seq, Version};
 
-use super::owner::{Owner, Place, length};
+use super::owner::{Owner, Place, length, stream};
 
 #[tokio::test]
 async fn a_full_disk_refuses_and_keeps_what_is_stored() {
@@ -74,7 +74,7 @@ async fn a_stored_codec_that_nobody_knows_is_reported() {
     let owner = Owner::of(&place.open().await).await;
     assert!(owner.note("a", 0).await.is_committed());
     place.run("UPDATE events SET codec = 99").await;
-    let error = owner.store.load(&super::owner::stream("a"), 1).await.expect_err("nobody knows codec 99");
+    let error = owner.store.load(&stream("a"), 1).await.expect_err("nobody knows codec 99");
     assert!(error.to_string().contains("codec 99"), "{error}");
 }
 
@@ -88,4 +88,40 @@ async fn a_batch_larger_than_a_statement_is_stored_in_one_transaction() {
     assert!(owner.append(vec![large]).await[0].is_committed());
     assert_eq!(length(&owner.store, "large").await, 3_000);
     assert_eq!(owner.store.stats().await.expect("counts").streams, 2_501);
+}
+
+/// 5,000 events are more than one page of an answer holds.
+#[tokio::test]
+async fn a_long_stream_reads_the_same_in_every_way() {
+    let place = Place::new();
+    let owner = Owner::of(&place.open().await).await;
+    let mut large = owner.commit("long", 0, b"{}");
+    large.events = (0..5_000)
+        .map(|at| NewEvent { payload: format!("{at}").into_bytes(), ..large.events[0].clone() })
+        .collect();
+    assert!(owner.append(vec![large.clone()]).await[0].is_committed());
+    let name = stream("long");
+    let forwards =
+        owner.store.read_stream(&name, StreamRange::from(Version::new(1), usize::MAX)).await.expect("reads");
+    assert!(forwards.iter().map(|event| &event.payload).eq(large.events.iter().map(|event| &event.payload)));
+    let range = StreamRange { direction: Direction::Backwards, ..StreamRange::from(Version::ZERO, 4_999) };
+    let backwards = owner.store.read_stream(&name, range).await.expect("reads");
+    assert!(backwards.iter().eq(forwards.iter().rev().take(4_999)));
+    assert_eq!(owner.store.load(&name, usize::MAX).await.expect("loads").events, forwards);
+    assert_eq!(owner.store.load(&name, 4_500).await.expect("loads").events, forwards[..4_500]);
+    assert_eq!(owner.store.read_shard(large.shard, Seq::ZERO, usize::MAX).await.expect("reads"), forwards);
+}
+
+#[tokio::test]
+async fn many_streams_load_as_each_does_alone() {
+    let place = Place::new();
+    let owner = Owner::of(&place.open().await).await;
+    owner.fill(150).await;
+    // Known and unknown, in no order, one of them twice.
+    let names: Vec<_> = (0..160).rev().chain([7]).map(|at| stream(&format!("fill-{at}"))).collect();
+    let together = owner.store.load_many(&names, 10).await.expect("loads");
+    assert_eq!(together.len(), names.len());
+    for (name, loaded) in names.iter().zip(together) {
+        assert_eq!(loaded, owner.store.load(name, 10).await.expect("loads"), "{name}");
+    }
 }
