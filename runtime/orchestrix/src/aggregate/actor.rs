@@ -77,10 +77,10 @@ impl<A: Aggregate> AggregateActor<A> {
         }));
     }
 
-    /// Answers what is left; stores a quarantine before anybody can load the aggregate again; then goes.
+    /// Stores a quarantine first, so that whoever hears of it can list it and release it; then answers what is left,
+    /// and goes.
     fn end(&mut self, context: &mut Context<Self>) {
         let mut instance = self.instance.borrow_mut();
-        instance.refuse_all();
         if let Some(record) = instance.take_quarantine() {
             let store = Arc::clone(&instance.local().shared.store);
             drop(instance);
@@ -88,6 +88,7 @@ impl<A: Aggregate> AggregateActor<A> {
             context.wait(written.map(|(), actor, context| actor.end(context)));
             return;
         }
+        instance.refuse_all();
         if self.handle.depth() == 0 {
             instance.on_gone();
             let local = Rc::clone(instance.local());

@@ -115,7 +115,7 @@ pub(crate) struct Instance<A: Aggregate> {
     gate: Gate,
     memory: Memory,
     parked: VecDeque<Box<dyn Job<A>>>,
-    /// The job that made the code panic, to be run once more after the reload.
+    /// The job that made the code panic, to be run once more after the reload, and refused after that.
     suspect: Option<Box<dyn Job<A>>>,
     /// Set from a panic until the suspect has run again without one.
     is_suspicious: bool,
@@ -248,9 +248,10 @@ impl<A: Aggregate> Instance<A> {
 
     /// User code panicked in a job: once is bad luck and is tried again on a rebuilt state; twice is poison.
     fn on_panic(&mut self, job: Box<dyn Job<A>>, words: &str) -> Next {
-        self.telemetry.aggregate_error(&self.stream, "panicked", words, job.command_id());
+        let command_id = job.command_id();
+        self.telemetry.aggregate_error(&self.stream, "panicked", words, command_id);
+        self.suspect = Some(job);
         if !self.is_suspicious {
-            self.suspect = Some(job);
             self.is_suspicious = true;
             return self.life.on_panic();
         }
@@ -259,11 +260,9 @@ impl<A: Aggregate> Instance<A> {
         self.quarantine = Some(Box::new(QuarantineRecord {
             stream: self.stream.clone(),
             reason: reason.to_string(),
-            command_id: job.command_id(),
+            command_id,
             since: self.local.shared.clock.now(),
         }));
-        job.refuse(NotAttempted::Quarantined { stream: self.stream.clone(), reason: Arc::clone(&reason) });
-        self.handle.answered(1);
         self.life.on_poisoned(reason)
     }
 
