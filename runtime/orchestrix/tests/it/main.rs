@@ -8,6 +8,7 @@ mod counter;
 mod embedded;
 mod harness;
 mod panicking_codec;
+mod poison;
 mod retries;
 mod run_ahead;
 mod snapshots;
