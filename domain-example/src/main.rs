@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let cli = Cli::new("bank").aggregate::<Account>().aggregate::<Transfer>();
+    let cli =
+        Cli::new("bank").version(env!("CARGO_PKG_VERSION")).aggregate::<Account>().aggregate::<Transfer>();
     runtime.block_on(cli.run(std::env::args_os(), serve::run))
 }

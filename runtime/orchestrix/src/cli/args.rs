@@ -12,7 +12,7 @@ use super::{completions, inspect, migrate, quarantine, rebuild, show, tail};
 /// Settings come from the environment and from `.env`; `config` shows them. Exit codes: 0 done, 1 found something
 /// wrong, 2 wrong use or configuration, 3 the store could not be reached.
 #[derive(Debug, Parser)]
-#[command(version, subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub(super) struct ToolArgs {
     #[command(subcommand)]
     pub(super) command: Tool,
@@ -26,7 +26,6 @@ pub(super) struct ToolArgs {
 /// Without a command it serves. Settings come from the environment and from `.env`; `config` shows them. Exit codes:
 /// 0 done, 1 found something wrong, 2 wrong use or configuration, 3 the store could not be reached.
 #[derive(Debug, Parser)]
-#[command(version)]
 pub(super) struct AppArgs {
     #[command(subcommand)]
     pub(super) command: Option<AppCommand>,
@@ -75,8 +74,16 @@ pub(super) enum Tool {
     Completions(completions::Args),
 }
 
+/// What a program calls itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+}
+
 /// Returns the command line of a program under its own name, also in its examples.
-pub(super) fn command<P: CommandFactory>(name: &'static str) -> clap::Command {
+pub(super) fn command<P: CommandFactory>(program: Program) -> clap::Command {
+    let Program { name, version } = program;
     let with_name = |sub: clap::Command| {
         let help = sub.get_after_help().map(|help| help.to_string().replace("{bin}", name));
         match help {
@@ -84,15 +91,15 @@ pub(super) fn command<P: CommandFactory>(name: &'static str) -> clap::Command {
             None => sub,
         }
     };
-    P::command().name(name).bin_name(name).mut_subcommands(with_name)
+    P::command().name(name).bin_name(name).version(version).mut_subcommands(with_name)
 }
 
 /// Reads what was typed.
 pub(super) fn parse<P: CommandFactory + FromArgMatches>(
-    name: &'static str,
+    program: Program,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<P, clap::Error> {
-    let mut command = command::<P>(name);
+    let mut command = command::<P>(program);
     let matches = command.try_get_matches_from_mut(args)?;
     P::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
@@ -108,14 +115,16 @@ pub(super) fn exit(error: &clap::Error) -> ExitCode {
 mod tests {
     use super::*;
 
+    const BANK: Program = Program { name: "bank", version: "7.1" };
+
     fn read(line: &str) -> Result<AppArgs, clap::Error> {
-        parse("bank", line.split(' ').map(OsString::from))
+        parse(BANK, line.split(' ').map(OsString::from))
     }
 
     #[test]
     fn the_definitions_hold_together() {
-        command::<AppArgs>("bank").debug_assert();
-        command::<ToolArgs>("orchestrix").debug_assert();
+        command::<AppArgs>(BANK).debug_assert();
+        command::<ToolArgs>(BANK).debug_assert();
     }
 
     #[test]
@@ -129,6 +138,7 @@ mod tests {
     fn wrong_use_is_exit_code_2_and_help_is_0() {
         assert_eq!(read("bank fly").expect_err("unknown").exit_code(), 2);
         assert_eq!(read("bank show account").expect_err("an id is missing").exit_code(), 2);
+        assert_eq!(read("bank --version").expect_err("is an answer").to_string(), "bank 7.1\n");
         assert_eq!(read("bank --help").expect_err("is help").exit_code(), 0);
     }
 
@@ -140,8 +150,7 @@ mod tests {
 
     #[test]
     fn a_program_without_a_domain_offers_no_typed_commands() {
-        let typed =
-            parse::<ToolArgs>("orchestrix", ["orchestrix", "show", "account", "a"].map(OsString::from));
+        let typed = parse::<ToolArgs>(BANK, ["orchestrix", "show", "account", "a"].map(OsString::from));
         assert_eq!(typed.expect_err("unknown").exit_code(), 2);
     }
 }

@@ -56,7 +56,7 @@ use orchestrix_core::Aggregate;
 
 pub use error::CliError;
 
-use self::args::{AppArgs, AppCommand, Tool, ToolArgs};
+use self::args::{AppArgs, AppCommand, Program, Tool, ToolArgs};
 use self::context::Context;
 use self::output::Output;
 use self::types::Types;
@@ -66,6 +66,7 @@ use crate::telemetry::{exporter, logging};
 /// The command line of a program.
 pub struct Cli {
     name: &'static str,
+    version: Option<&'static str>,
     types: Types,
     config: Option<Config>,
 }
@@ -80,7 +81,14 @@ enum Wanted {
 impl Cli {
     /// Begins the command line of a program with this name.
     pub fn new(name: &'static str) -> Self {
-        Self { name, types: Types::default(), config: None }
+        Self { name, version: None, types: Types::default(), config: None }
+    }
+
+    /// Sets what `--version` answers, usually `env!("CARGO_PKG_VERSION")`; without it, the runtime's own version.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
+        self
     }
 
     /// Registers a kind of aggregate, so that `show` and `rebuild-snapshots` know it.
@@ -120,7 +128,7 @@ impl Cli {
         F: Future<Output = Result<(), E>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let args = match args::parse::<AppArgs>(self.name, args) {
+        let args = match args::parse::<AppArgs>(self.program(), args) {
             Ok(args) => args,
             Err(error) => return args::exit(&error),
         };
@@ -139,7 +147,7 @@ impl Cli {
 
     /// Runs the command line of a program without a domain: the commands that need no types.
     pub async fn run_tools(self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
-        let args = match args::parse::<ToolArgs>(self.name, args) {
+        let args = match args::parse::<ToolArgs>(self.program(), args) {
             Ok(args) => args,
             Err(error) => return args::exit(&error),
         };
@@ -184,7 +192,7 @@ impl Cli {
     ) -> Result<(), CliError> {
         let mut out = Output::new(out, json);
         if let Tool::Completions(args) = tool {
-            return completions::run(&args, args::command::<P>(self.name), self.name, &mut out);
+            return completions::run(&args, args::command::<P>(self.program()), self.name, &mut out);
         }
         let mut context = Context::new(self.configuration()?, out);
         match tool {
@@ -198,6 +206,11 @@ impl Cli {
             Tool::Doctor => doctor::run(&mut context).await,
             Tool::Completions(_) => unreachable!("it needs no configuration and was run above"),
         }
+    }
+
+    fn program(&self) -> Program {
+        let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
+        Program { name: self.name, version }
     }
 
     fn configuration(&self) -> Result<Config, CliError> {

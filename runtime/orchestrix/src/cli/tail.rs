@@ -45,9 +45,11 @@ pub(super) async fn run(args: &Args, context: &mut Context) -> Result<(), CliErr
         return Ok(());
     }
     loop {
-        tokio::time::sleep(POLL).await;
-        let more = advance(store.as_ref(), &mut heads, args.aggregate_type.as_deref()).await?;
+        let (more, is_behind) = advance(store.as_ref(), &mut heads, args.aggregate_type.as_deref()).await?;
         print(&more, context)?;
+        if !is_behind {
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 
@@ -91,8 +93,10 @@ async fn last(
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let mut found: Vec<RecordedEvent> = Vec::new();
     let mut end = head.get();
+    // Where some events are passed over, a page of just the lines wanted would be too small a step.
+    let step = if wanted.is_some() { PAGE } else { lines.min(PAGE) } as u64;
     while found.len() < lines && end > 0 {
-        let start = end.saturating_sub(lines.min(PAGE) as u64);
+        let start = end.saturating_sub(step);
         let mut page = store.read_shard(shard, Seq::new(start), (end - start) as usize).await?;
         page.retain(|event| is_wanted(event, wanted));
         page.append(&mut found);
@@ -103,21 +107,23 @@ async fn last(
     Ok(found.split_off(first))
 }
 
-/// Reads what was stored since, and moves the heads on.
+/// Reads what was stored since, and moves the heads on; tells whether there may be more.
 async fn advance(
     store: &dyn EventStore,
     heads: &mut Heads,
     wanted: Option<&str>,
-) -> Result<Vec<RecordedEvent>, ReadError> {
+) -> Result<(Vec<RecordedEvent>, bool), ReadError> {
     let mut events = Vec::new();
+    let mut is_behind = false;
     for (shard, head) in heads.iter_mut() {
         let mut page = store.read_shard(*shard, *head, PAGE).await?;
         *head = page.last().map_or(*head, |event| event.seq);
+        is_behind |= page.len() == PAGE;
         page.retain(|event| is_wanted(event, wanted));
         events.append(&mut page);
     }
     in_time(&mut events);
-    Ok(events)
+    Ok((events, is_behind))
 }
 
 /// Finds the last seq of a shard in about 2 log2(n) reads of one event.
@@ -145,7 +151,7 @@ fn is_wanted(event: &RecordedEvent, wanted: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| event.stream.aggregate_type == wanted)
 }
 
-/// Sorts by time; within a shard the order stays, since its times may step back as clocks do.
+/// Sorts by time; what has the same time stays in the order of its shard.
 fn in_time(events: &mut [RecordedEvent]) {
     events.sort_by_key(|event| event.recorded_at);
 }

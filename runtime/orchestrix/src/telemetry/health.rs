@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use orchestrix_core::store::ReadError;
 use orchestrix_core::{EventStore, Timestamp};
 use serde::Serialize;
 
@@ -106,8 +107,15 @@ async fn ask(node: &Node, limit: Duration) -> Result<Duration, String> {
 /// # Errors
 /// What the store said, or that it said nothing within the limit.
 pub(crate) async fn ping(store: &dyn EventStore, limit: Duration) -> Result<Duration, String> {
+    within(store.ping(), limit).await
+}
+
+async fn within(
+    ping: impl Future<Output = Result<(), ReadError>>,
+    limit: Duration,
+) -> Result<Duration, String> {
     let began = Instant::now();
-    match tokio::time::timeout(limit, store.ping()).await {
+    match tokio::time::timeout(limit, ping).await {
         Ok(Ok(())) => Ok(began.elapsed()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the store did not answer within {} ms", limit.as_millis())),
@@ -160,7 +168,12 @@ fn word(status: NodeStatus) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use orchestrix_testkit::Faulty;
+
     use super::*;
+    use crate::Orchestrix;
     use crate::store::Memory;
 
     const IDLE: ResidentHealth = ResidentHealth { aggregates: 0, bytes: 0, in_flight: 0 };
@@ -193,6 +206,28 @@ mod tests {
         let answer = health(NodeStatus::Fenced, Ok(Duration::ZERO));
         assert!(!answer.is_healthy());
         assert!(answer.error.expect("a reason").contains("another process"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answers_does_not_hold_the_answer_up() {
+        let silent = within(std::future::pending(), PING_TIMEOUT).await;
+        assert_eq!(silent, Err("the store did not answer within 2000 ms".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_while_its_store_answers_and_alive_until_it_stops() {
+        let (store, control) = Faulty::new(Arc::new(Memory::new()));
+        let store: Arc<dyn EventStore> = store;
+        let node = Orchestrix::builder().store(store).start().await.expect("the node starts");
+        assert!(check(&node, PING_TIMEOUT).await.is_healthy() && ready(&node, PING_TIMEOUT).await);
+        control.take_down();
+        let down = check(&node, PING_TIMEOUT).await;
+        assert_eq!((down.status, down.event_store, down.node), ("unhealthy", "disconnected", "running"));
+        assert!(down.error.is_some() && !ready(&node, PING_TIMEOUT).await && live(&node));
+        control.heal();
+        assert!(ready(&node, PING_TIMEOUT).await);
+        node.shutdown().await;
+        assert!(!live(&node) && !ready(&node, PING_TIMEOUT).await);
     }
 
     #[tokio::test]
