@@ -27,7 +27,7 @@ use crate::writer::{Append, Fate, Loss, Pending, Settlement};
 
 /// What every resident aggregate weighs besides its state: actor, mailbox, directory and residency entries.
 /// Measured with `loadtest footprint`.
-const OVERHEAD_BYTES: usize = 1_900;
+const OVERHEAD_BYTES: usize = 2_048;
 
 /// A snapshot on passivation pays when this many events would have to be replayed otherwise.
 const PASSIVATION_EVENTS_MIN: u64 = 16;
