@@ -70,6 +70,12 @@ impl Stage {
         }
     }
 
+    /// Returns when nothing is under way any more, also nothing whose caller has gone.
+    pub async fn all_settled(&self) {
+        let settled = async || self.node.residency().in_flight == 0;
+        eventually("everything under way is settled", settled).await;
+    }
+
     /// One aggregate on each of the two arbiters.
     fn barriers() -> [CounterId; 2] {
         [0, 1].map(|arbiter| on_arbiter(arbiter, 2, "barrier"))
