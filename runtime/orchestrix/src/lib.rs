@@ -70,6 +70,7 @@ pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod error;
+mod hash;
 pub mod node;
 pub mod settings;
 pub mod store;

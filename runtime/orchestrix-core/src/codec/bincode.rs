@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{DecodeError, EncodeError};
+use super::{DecodeError, EncodeError, scratch};
 use crate::stream::Name;
 
 /// The largest value that is read or written, in bytes: 64 MiB, far above any state that is worth a snapshot.
@@ -56,26 +56,16 @@ pub fn size_of<T: Serialize + ?Sized>(value: &T) -> usize {
 /// # Errors
 /// [`EncodeError`] when the value has no bincode form.
 pub fn fingerprint<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<u64, EncodeError> {
-    thread_local! {
-        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-    }
     let config = config::standard().with_fixed_int_encoding();
     let _: Configuration<LittleEndian, Fixint> = config;
-    // Taken out of its cell while a user's `Serialize` runs, which might ask for a fingerprint itself.
-    let mut buffer = BUFFER.take();
-    buffer.clear();
-    buffer.extend_from_slice(what.as_bytes());
-    let encoded = ::bincode::serde::encode_into_writer(value, Appender(&mut buffer), config);
-    let fingerprint = xxh3_64(&buffer);
-    if buffer.capacity() <= BUFFER_BYTES_KEPT {
-        BUFFER.set(buffer);
-    }
-    encoded.map_err(|error| EncodeError { what: Name::Borrowed(what), reason: error.to_string() })?;
-    Ok(fingerprint)
+    scratch::with(|buffer| {
+        buffer.extend_from_slice(what.as_bytes());
+        match ::bincode::serde::encode_into_writer(value, Appender(buffer), config) {
+            Ok(()) => Ok(xxh3_64(buffer)),
+            Err(error) => Err(EncodeError { what: Name::Borrowed(what), reason: error.to_string() }),
+        }
+    })
 }
-
-/// A larger buffer is given back after use.
-const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
 struct Counter(usize);
 

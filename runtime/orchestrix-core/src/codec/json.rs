@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{DecodeError, EncodeError};
+use super::{DecodeError, EncodeError, scratch};
 use crate::stream::Name;
 
 /// Turns a value into JSON.
@@ -11,7 +11,10 @@ use crate::stream::Name;
 /// # Errors
 /// [`EncodeError`] when the value has no JSON form, for instance a map whose keys are not texts.
 pub fn encode<T: Serialize + ?Sized>(what: impl Into<Name>, value: &T) -> Result<Vec<u8>, EncodeError> {
-    serde_json::to_vec(value).map_err(|error| EncodeError { what: what.into(), reason: error.to_string() })
+    scratch::with(|buffer| match serde_json::to_writer(&mut *buffer, value) {
+        Ok(()) => Ok(buffer.as_slice().to_vec()),
+        Err(error) => Err(EncodeError { what: what.into(), reason: error.to_string() }),
+    })
 }
 
 /// Reads a value from JSON. Trailing bytes are an error.

@@ -2,6 +2,7 @@
 
 pub mod bincode;
 pub mod json;
+pub(crate) mod scratch;
 
 use serde::{Deserialize, Serialize};
 

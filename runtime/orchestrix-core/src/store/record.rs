@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::codec::{Codec, DecodeError, EncodeError};
+use crate::codec::{Codec, DecodeError, EncodeError, scratch};
 use crate::command::CommandId;
 use crate::event::RawEvent;
 use crate::metadata::Metadata;
@@ -203,10 +203,15 @@ impl Receipt {
     /// # Errors
     /// [`EncodeError`] when the reply has no JSON form.
     pub fn encode_reply<R: Serialize>(fingerprint: u64, reply: &R) -> Result<Vec<u8>, EncodeError> {
-        let mut bytes = fingerprint.to_le_bytes().to_vec();
-        serde_json::to_writer(&mut bytes, reply)
-            .map_err(|error| EncodeError { what: Name::Borrowed("reply"), reason: error.to_string() })?;
-        Ok(bytes)
+        scratch::with(|buffer| {
+            buffer.extend_from_slice(&fingerprint.to_le_bytes());
+            match serde_json::to_writer(&mut *buffer, reply) {
+                Ok(()) => Ok(buffer.as_slice().to_vec()),
+                Err(error) => {
+                    Err(EncodeError { what: Name::Borrowed("reply"), reason: error.to_string() })
+                }
+            }
+        })
     }
 
     /// Returns the reply's part of the stored form.

@@ -1,7 +1,7 @@
-//! The actix shell around an instance: it turns messages into inputs and carries out what the instance asks for.
+//! The actix shell around an instance: it carries out what the instance asks for and what takes time.
 //!
-//! An actor that reads its events lets its mailbox wait (`Context::wait`), so work that arrives meanwhile keeps its
-//! order without a second queue.
+//! Work does not come through here: the directory puts it to the instance in place. While the actor reads its events
+//! its mailbox waits (`Context::wait`), and the instance parks the work that arrives.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,18 +13,10 @@ use orchestrix_core::Aggregate;
 
 use super::directory::Handle;
 use super::instance::Instance;
-use super::job::Job;
 use super::lifecycle::Next;
 use super::recovery;
 
-/// A job for the aggregate.
-pub(crate) struct Work<A: Aggregate>(pub(crate) Box<dyn Job<A>>);
-
-impl<A: Aggregate> Message for Work<A> {
-    type Result = ();
-}
-
-/// What the aggregate has to do about commits that were settled.
+/// What the aggregate has to do after work that it looked at, or after commits that were settled.
 pub(crate) struct Follow(pub(crate) Next);
 
 impl Message for Follow {
@@ -41,7 +33,7 @@ impl Message for Leave {
 /// One resident aggregate as an actor.
 pub(crate) struct AggregateActor<A: Aggregate> {
     handle: Rc<Handle<A>>,
-    /// Shared with the directory, which settles commits in place. Both are on one thread, and neither holds a borrow
+    /// Shared with the directory, which puts work to it and settles commits in place. Both are on one thread, and neither holds a borrow
     /// across an `.await`.
     instance: Rc<RefCell<Instance<A>>>,
 }
@@ -104,15 +96,6 @@ impl<A: Aggregate> Actor for AggregateActor<A> {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.load(context);
-    }
-}
-
-impl<A: Aggregate> Handler<Work<A>> for AggregateActor<A> {
-    type Result = ();
-
-    fn handle(&mut self, work: Work<A>, context: &mut Self::Context) {
-        let next = self.instance.borrow_mut().on_job(work.0);
-        self.follow(next, context);
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct Memory {
     forgotten: u64,
     /// When the youngest id that was forgotten was made, among those that tell their age.
     horizon: Option<Timestamp>,
+    /// When the youngest id that ever was remembered was made, among those that tell their age. An id that was made
+    /// after it cannot be one of them, which spares most commands the search.
+    newest: Option<Timestamp>,
     /// Only when there are many: most aggregates remember a few.
     #[serde(skip)]
     index: Option<HashMap<CommandId, u64>>,
@@ -76,8 +79,12 @@ impl Memory {
         now: Timestamp,
         window: Window,
     ) -> Verdict<'_> {
-        self.build_index();
-        match self.find(id) {
+        let is_younger = id.made_at() > self.newest;
+        if !is_younger {
+            self.build_index();
+        }
+        let known = if is_younger { None } else { self.find(id) };
+        match known {
             Some(entry) if entry.fingerprint == fingerprint => Verdict::Repeat(entry),
             Some(_) => Verdict::Reused,
             None if self.is_beyond(id, now, window) => Verdict::Expired,
@@ -94,6 +101,7 @@ impl Memory {
         while self.entries.len() >= window.commands_max {
             self.forget();
         }
+        self.newest = self.newest.max(command.id.made_at());
         if let Some(index) = &mut self.index {
             index.insert(command.id, self.forgotten + self.entries.len() as u64);
         }
@@ -249,6 +257,21 @@ mod tests {
         let mut memory = memory(101);
         let id = CommandId::from_uuid(Uuid::from_u128(4 << 76));
         assert_eq!(memory.check(id, 0, at(150), WINDOW), Verdict::New);
+    }
+
+    #[test]
+    fn an_id_that_is_as_old_as_the_youngest_is_looked_for() {
+        let mut memory = memory(10);
+        let other = CommandId::from_uuid(Uuid::from_u128(4 << 76));
+        let reply = Box::default();
+        memory.remember(
+            Remembered { id: other, fingerprint: 7, version: Version::new(11), at: at(11), reply },
+            WINDOW,
+        );
+        assert!(matches!(memory.check(other, 7, at(11), WINDOW), Verdict::Repeat(_)), "it tells no age");
+        assert_eq!(check(&mut memory, 10, 10, 11), "repeat");
+        assert_eq!(memory.check(id(10, 77), 0, at(11), WINDOW), Verdict::New, "made in the same instant");
+        assert_eq!(check(&mut memory, 11, 11, 11), "new");
     }
 
     #[test]

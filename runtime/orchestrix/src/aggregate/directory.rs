@@ -2,6 +2,10 @@
 //!
 //! Everything here runs on the arbiter's own thread. That makes activation single-flight without a lock, and lets an
 //! actor leave safely: it leaves only when its handle counts nothing unanswered, and nothing can arrive in between.
+//!
+//! Work is decided where it arrives, on the actor's instance, not in a later turn of the actor: a mailbox would be a
+//! second queue behind the inbox, and cost more than the decision. What takes time (reading events, ending) is the
+//! actor's: it gets a message, and work that arrives meanwhile is parked by the instance in its order.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,12 +20,14 @@ use actix::{Actor, Addr, AsyncContext};
 use orchestrix_core::{Aggregate, StreamId};
 use tokio::sync::oneshot;
 
-use super::actor::{AggregateActor, Follow, Leave, Work};
+use super::actor::{AggregateActor, Follow, Leave};
 use super::instance::Instance;
 use super::job::Job;
 use super::lifecycle::Next;
+use super::recovery::guarded;
 use super::shared::{RETRY_AFTER, Shared};
 use crate::error::NotAttempted;
+use crate::hash::IdHash;
 use crate::telemetry::TypeTelemetry;
 use crate::writer::{Loss, Settlement};
 
@@ -84,15 +90,33 @@ struct Seat<A: Aggregate> {
     instance: Rc<RefCell<Instance<A>>>,
 }
 
-impl<A: Aggregate> Resident for Seat<A> {
-    /// Settles in place, since the actor runs on this very thread; only what it has to do about it becomes a message.
-    fn settle(&self, settlement: Settlement) {
+impl<A: Aggregate> Seat<A> {
+    /// Looks at a job. User code has its own guard; what still panics must not take the arbiter with it.
+    fn on_job(&self, job: Box<dyn Job<A>>) {
         let mut instance = self.instance.borrow_mut();
-        match instance.on_settled(&settlement) {
+        let next = guarded(|| instance.on_job(job)).unwrap_or_else(|words| {
+            self.handle.answered(1);
+            instance.on_broken(words)
+        });
+        self.follow(next, &instance);
+    }
+
+    /// Hands to the actor what takes time.
+    fn follow(&self, next: Next, instance: &Instance<A>) {
+        match next {
             Next::Stay if instance.wants_to_leave() => post(&self.handle.addr, Leave),
             Next::Stay => {}
             next => post(&self.handle.addr, Follow(next)),
         }
+    }
+}
+
+impl<A: Aggregate> Resident for Seat<A> {
+    fn settle(&self, settlement: Settlement) {
+        let mut instance = self.instance.borrow_mut();
+        let next = guarded(|| instance.on_settled(&settlement));
+        let next = next.unwrap_or_else(|words| instance.on_broken(words));
+        self.follow(next, &instance);
     }
 
     fn leave(&self) {
@@ -117,13 +141,13 @@ where
 /// The resident aggregates of one type on one arbiter.
 pub(crate) struct Table<A: Aggregate> {
     telemetry: Arc<TypeTelemetry>,
-    by_id: HashMap<Arc<str>, Rc<Handle<A>>>,
+    by_id: HashMap<Arc<str>, Rc<Seat<A>>, IdHash>,
 }
 
 impl<A: Aggregate> Table<A> {
     /// Makes an empty table, without its type.
     pub(crate) fn boxed(telemetry: Arc<TypeTelemetry>) -> Box<dyn Any> {
-        Box::new(Self { telemetry, by_id: HashMap::new() })
+        Box::new(Self { telemetry, by_id: HashMap::default() })
     }
 }
 
@@ -175,7 +199,8 @@ impl Local {
             job.refuse(NotAttempted::ShuttingDown);
             return;
         }
-        let handle = self.resident::<A>(&*job);
+        let seat = self.resident::<A>(&*job);
+        let handle = &seat.handle;
         let limit = self.shared.settings.mailbox_commands_max;
         if handle.depth() as usize >= limit {
             let what = "the aggregate's mailbox";
@@ -187,16 +212,16 @@ impl Local {
             handle.touched.set(self.now.get());
             self.shared.residents.touch(handle.slot);
         }
-        post(&handle.addr, Work(job));
+        seat.on_job(job);
     }
 
-    fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>) -> Rc<Handle<A>> {
+    fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>) -> Rc<Seat<A>> {
         let route = job.route();
         let mut tables = self.tables.borrow_mut();
         let table =
             tables[route.type_index].downcast_mut::<Table<A>>().expect("a table keeps its type's index");
-        if let Some(handle) = table.by_id.get(&route.id) {
-            return Rc::clone(handle);
+        if let Some(seat) = table.by_id.get(&route.id) {
+            return Rc::clone(seat);
         }
         let slot = self.take_slot();
         let mut started = None;
@@ -217,10 +242,10 @@ impl Local {
             AggregateActor::new(handle, instance)
         });
         let (handle, instance) = started.expect("create calls its closure");
-        let seat = Rc::new(Seat { handle: Rc::clone(&handle), instance });
-        self.entries.borrow_mut()[slot.index as usize].resident = Some(seat);
-        table.by_id.insert(Arc::clone(&route.id), Rc::clone(&handle));
-        handle
+        let seat = Rc::new(Seat { handle, instance });
+        self.entries.borrow_mut()[slot.index as usize].resident = Some(Rc::clone(&seat) as _);
+        table.by_id.insert(Arc::clone(&route.id), Rc::clone(&seat));
+        seat
     }
 
     fn take_slot(&self) -> Slot {
@@ -314,5 +339,5 @@ impl Local {
 
 /// Finds an aggregate of a known type in its table.
 pub(crate) fn find<A: Aggregate>(table: &dyn Any, id: &str) -> Option<Slot> {
-    Some(table.downcast_ref::<Table<A>>()?.by_id.get(id)?.slot)
+    Some(table.downcast_ref::<Table<A>>()?.by_id.get(id)?.handle.slot)
 }

@@ -266,6 +266,13 @@ impl<A: Aggregate> Instance<A> {
         self.life.on_poisoned(reason)
     }
 
+    /// Something panicked where no guard of user code stands: the runtime itself, or a `Drop` of the user's. Nothing
+    /// here can be trusted any more, and loading again might end in the same place.
+    pub(crate) fn on_broken(&mut self, words: Arc<str>) -> Next {
+        self.telemetry.aggregate_error(&self.stream, "panicked", &words, None);
+        self.life.on_poisoned(words)
+    }
+
     /// Applies what a command decided. After an error the state is worthless.
     pub(crate) fn apply(&mut self, draft: &Draft<A::Event>) -> Result<(), Arc<str>> {
         let state = &mut self.state;

@@ -5,8 +5,8 @@
 //! [`Shard`] behind one lock, so that each fence is checked and each commit is stored under the same lock. No lock is
 //! held across an `.await`, and no two locks are held at once.
 
-mod hash;
 mod log;
+mod packed;
 mod shard;
 
 use std::fmt;
@@ -87,7 +87,7 @@ impl Memory {
         })
     }
 
-    fn append_one(&self, owner: Incarnation, commit: Commit) -> CommitOutcome {
+    fn append_one(&self, owner: Incarnation, commit: &Commit) -> CommitOutcome {
         match self.shard(commit.shard) {
             Ok(mut shard) => shard.append(owner, commit),
             Err(refused) => CommitOutcome::Unavailable { reason: refused.to_string().into() },
@@ -166,7 +166,7 @@ impl EventStore for Memory {
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
         Box::pin(async move {
-            batch.commits.into_iter().map(|commit| self.append_one(batch.owner, commit)).collect()
+            batch.commits.iter().map(|commit| self.append_one(batch.owner, commit)).collect()
         })
     }
 

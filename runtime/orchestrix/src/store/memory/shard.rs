@@ -8,8 +8,15 @@ use orchestrix_core::store::{
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
-use super::hash::StreamMap;
-use super::log::{EventRef, Log, Place};
+use super::log::{EventRef, Log, Place, StreamNumber};
+use super::packed;
+use crate::hash::IdHash;
+
+/// The largest commit, in bytes: 1 GiB, since lengths are kept in 32 bits, and SQLite takes no more either.
+const COMMIT_BYTES_MAX: usize = 1 << 30;
+
+/// Something per stream.
+type StreamMap<T> = HashMap<StreamId, T, IdHash>;
 
 /// One shard of the store.
 pub(super) struct Shard {
@@ -26,6 +33,7 @@ pub(super) struct Shard {
 
 /// Where one stream's commits stand in the log.
 struct Stream {
+    number: StreamNumber,
     version: Version,
     commits: Vec<Place>,
 }
@@ -36,7 +44,7 @@ impl Shard {
             id,
             epoch: Epoch::ZERO,
             owner: None,
-            log: Log::default(),
+            log: Log::new(id),
             streams: StreamMap::default(),
             snapshots: StreamMap::default(),
             quarantine: StreamMap::default(),
@@ -57,12 +65,17 @@ impl Shard {
     }
 
     /// Stores a commit, or says why not.
-    pub(super) fn append(&mut self, owner: Incarnation, commit: Commit) -> CommitOutcome {
+    pub(super) fn append(&mut self, owner: Incarnation, commit: &Commit) -> CommitOutcome {
         if !self.is_held(owner, commit.epoch) {
             return CommitOutcome::Fenced;
         }
         if commit.events.is_empty() {
             return CommitOutcome::Unavailable { reason: "a commit needs at least one event".into() };
+        }
+        let bytes = packed::size(commit);
+        if bytes > COMMIT_BYTES_MAX {
+            let reason = format!("a commit of {bytes} bytes is over the limit of {COMMIT_BYTES_MAX}");
+            return CommitOutcome::Unavailable { reason: reason.into() };
         }
         // A known stream, the common case, costs one lookup and no copy of its id.
         if let Some(stream) = self.streams.get_mut(&commit.stream) {
@@ -70,16 +83,17 @@ impl Shard {
                 return CommitOutcome::Conflict { actual: Some(stream.version) };
             }
             stream.version = commit.last_version();
-            let (place, first_seq) = self.log.push(commit);
+            let (place, first_seq) = self.log.push(stream.number, commit);
             stream.commits.push(place);
             return CommitOutcome::Committed { first_seq };
         }
         if commit.expected != Version::ZERO {
             return CommitOutcome::Conflict { actual: Some(Version::ZERO) };
         }
-        let (id, version) = (commit.stream.clone(), commit.last_version());
-        let (place, first_seq) = self.log.push(commit);
-        self.streams.insert(id, Stream { version, commits: vec![place] });
+        let number = self.log.add_stream(commit.stream.clone());
+        let (place, first_seq) = self.log.push(number, commit);
+        let stream = Stream { number, version: commit.last_version(), commits: vec![place] };
+        self.streams.insert(commit.stream.clone(), stream);
         CommitOutcome::Committed { first_seq }
     }
 
@@ -192,7 +206,7 @@ fn cut<'a>(events: impl Iterator<Item = EventRef<'a>>, range: &StreamRange) -> V
     events
         .filter(|event| event.version() >= range.from)
         .filter(|event| range.to.is_none_or(|to| event.version() <= to))
-        .filter(|event| range.until.is_none_or(|until| event.commit().recorded_at <= until))
+        .filter(|event| range.until.is_none_or(|until| event.recorded_at() <= until))
         .take(range.limit)
         .map(|event| event.record())
         .collect()
