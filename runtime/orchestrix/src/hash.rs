@@ -53,8 +53,9 @@ mod tests {
 
     #[test]
     fn type_and_id_do_not_run_together() {
-        let hash =
-            |aggregate_type: &'static str, id: &str| IdHash::default().hash_one(StreamId::new(aggregate_type, id));
+        let hash = |aggregate_type: &'static str, id: &str| {
+            IdHash::default().hash_one(StreamId::new(aggregate_type, id))
+        };
         assert_eq!(hash("account", "1"), hash("account", "1"));
         assert_ne!(hash("ab", "c"), hash("a", "bc"));
         assert_ne!(hash("account", "1"), hash("account", "2"));

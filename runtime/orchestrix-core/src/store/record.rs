@@ -207,9 +207,7 @@ impl Receipt {
             buffer.extend_from_slice(&fingerprint.to_le_bytes());
             match serde_json::to_writer(&mut *buffer, reply) {
                 Ok(()) => Ok(buffer.as_slice().to_vec()),
-                Err(error) => {
-                    Err(EncodeError { what: Name::Borrowed("reply"), reason: error.to_string() })
-                }
+                Err(error) => Err(EncodeError { what: Name::Borrowed("reply"), reason: error.to_string() }),
             }
         })
     }

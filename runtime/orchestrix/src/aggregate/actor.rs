@@ -3,7 +3,6 @@
 //! Work does not come through here: the directory puts it to the instance in place. While the actor reads its events
 //! its mailbox waits (`Context::wait`), and the instance parks the work that arrives.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,8 +10,7 @@ use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use orchestrix_core::Aggregate;
 
-use super::directory::Handle;
-use super::instance::Instance;
+use super::directory::Seat;
 use super::lifecycle::Next;
 use super::recovery;
 
@@ -32,21 +30,18 @@ impl Message for Leave {
 
 /// One resident aggregate as an actor.
 pub(crate) struct AggregateActor<A: Aggregate> {
-    handle: Rc<Handle<A>>,
-    /// Shared with the directory, which puts work to it and settles commits in place. Both are on one thread, and neither holds a borrow
-    /// across an `.await`.
-    instance: Rc<RefCell<Instance<A>>>,
+    seat: Rc<Seat<A>>,
 }
 
 impl<A: Aggregate> AggregateActor<A> {
-    pub(crate) fn new(handle: Rc<Handle<A>>, instance: Rc<RefCell<Instance<A>>>) -> Self {
-        Self { handle, instance }
+    pub(crate) fn new(seat: Rc<Seat<A>>) -> Self {
+        Self { seat }
     }
 
     fn follow(&mut self, next: Next, context: &mut Context<Self>) {
         match next {
             Next::Stay => {
-                let next = self.instance.borrow_mut().leave_if_idle();
+                let next = self.seat.instance.borrow_mut().leave_if_idle();
                 if next == Next::End {
                     self.end(context);
                 }
@@ -58,13 +53,13 @@ impl<A: Aggregate> AggregateActor<A> {
 
     fn load(&mut self, context: &mut Context<Self>) {
         let recovered = {
-            let instance = self.instance.borrow();
+            let instance = self.seat.instance.borrow();
             let (shared, telemetry) =
                 (Arc::clone(&instance.local().shared), Arc::clone(instance.telemetry()));
             recovery::recover::<A>(shared, instance.stream().clone(), telemetry)
         };
         context.wait(recovered.into_actor(self).map(|recovered, actor, context| {
-            let next = actor.instance.borrow_mut().on_recovered(recovered);
+            let next = actor.seat.instance.borrow_mut().on_recovered(recovered);
             actor.follow(next, context);
         }));
     }
@@ -72,7 +67,7 @@ impl<A: Aggregate> AggregateActor<A> {
     /// Stores a quarantine first, so that whoever hears of it can list it and release it; then answers what is left,
     /// and goes.
     fn end(&mut self, context: &mut Context<Self>) {
-        let mut instance = self.instance.borrow_mut();
+        let mut instance = self.seat.instance.borrow_mut();
         if let Some(record) = instance.take_quarantine() {
             let store = Arc::clone(&instance.local().shared.store);
             drop(instance);
@@ -81,11 +76,9 @@ impl<A: Aggregate> AggregateActor<A> {
             return;
         }
         instance.refuse_all();
-        if self.handle.depth() == 0 {
+        if instance.depth() == 0 {
             instance.on_gone();
-            let local = Rc::clone(instance.local());
-            drop(instance);
-            local.remove(&self.handle);
+            instance.local().remove(&*instance);
             context.stop();
         }
     }
@@ -111,7 +104,7 @@ impl<A: Aggregate> Handler<Leave> for AggregateActor<A> {
     type Result = ();
 
     fn handle(&mut self, _: Leave, context: &mut Self::Context) {
-        let next = self.instance.borrow_mut().on_passivate();
+        let next = self.seat.instance.borrow_mut().on_passivate();
         self.follow(next, context);
     }
 }

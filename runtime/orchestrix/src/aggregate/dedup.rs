@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use orchestrix_core::{CommandId, Timestamp, Version};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// One command that stored events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +23,11 @@ pub(crate) struct Remembered {
     /// When it was decided.
     pub(crate) at: Timestamp,
     /// The reply as JSON.
-    pub(crate) reply: Box<[u8]>,
+    pub(crate) reply: Reply,
 }
+
+/// A reply as JSON. Most are a number or a short object, which then need no memory of their own.
+pub(crate) type Reply = SmallVec<[u8; 16]>;
 
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -105,9 +109,10 @@ impl Memory {
         if let Some(index) = &mut self.index {
             index.insert(command.id, self.forgotten + self.entries.len() as u64);
         }
-        if self.entries.is_empty() {
-            // Most aggregates rest after a command or two: room for one, not for the usual four.
-            self.entries.reserve_exact(1);
+        if self.entries.len() == self.entries.capacity() {
+            // A quarter more, not twice as much: most aggregates rest after a command or two, and in those that do not
+            // the memory of commands is the largest part.
+            self.entries.reserve_exact(1 + self.entries.len() / 4);
         }
         self.entries.push_back(command);
     }
@@ -115,7 +120,7 @@ impl Memory {
     /// Returns a measure of the memory that it takes, in bytes.
     pub(crate) fn weight_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |index| index.capacity() * 32);
-        self.entries.capacity() * size_of::<Remembered>() + self.entries.len() * 16 + index
+        self.entries.capacity() * size_of::<Remembered>() + index
     }
 
     fn build_index(&mut self) {
@@ -184,7 +189,7 @@ mod tests {
     }
 
     fn remember(memory: &mut Memory, number: u64) {
-        let reply = Box::from(number.to_string().as_bytes());
+        let reply = number.to_string().into_bytes().into();
         let (id, version, at) = (id(number, number), Version::new(number), at(number as i64));
         memory.remember(Remembered { id, fingerprint: number, version, at, reply }, WINDOW);
     }
@@ -242,7 +247,7 @@ mod tests {
             fingerprint: 1,
             version: Version::new(1),
             at: at(1),
-            reply: Box::default(),
+            reply: Reply::default(),
         };
         memory.remember(far, WINDOW);
         for number in 2..=101 {
@@ -263,7 +268,7 @@ mod tests {
     fn an_id_that_is_as_old_as_the_youngest_is_looked_for() {
         let mut memory = memory(10);
         let other = CommandId::from_uuid(Uuid::from_u128(4 << 76));
-        let reply = Box::default();
+        let reply = Reply::default();
         memory.remember(
             Remembered { id: other, fingerprint: 7, version: Version::new(11), at: at(11), reply },
             WINDOW,

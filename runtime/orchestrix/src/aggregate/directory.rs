@@ -21,7 +21,7 @@ use orchestrix_core::{Aggregate, StreamId};
 use tokio::sync::oneshot;
 
 use super::actor::{AggregateActor, Follow, Leave};
-use super::instance::Instance;
+use super::instance::{Instance, Place};
 use super::job::Job;
 use super::lifecycle::Next;
 use super::recovery::guarded;
@@ -57,56 +57,20 @@ trait Resident {
     fn leave(&self);
 }
 
-/// The directory's end of one resident aggregate. The actor holds the same handle.
-pub(crate) struct Handle<A: Aggregate> {
+/// A resident aggregate of a known type. Shared by the directory, which puts work to it and settles its commits in
+/// place, and by its actor. All are on one thread, and none holds a borrow across an `.await`.
+pub(crate) struct Seat<A: Aggregate> {
     addr: Addr<AggregateActor<A>>,
-    id: Arc<str>,
-    slot: Slot,
-    type_index: usize,
-    depth: Cell<u32>,
-    touched: Cell<Instant>,
-}
-
-impl<A: Aggregate> Handle<A> {
-    pub(crate) fn slot(&self) -> Slot {
-        self.slot
-    }
-
-    /// Returns how many jobs were delivered and not yet answered.
-    pub(crate) fn depth(&self) -> u32 {
-        self.depth.get()
-    }
-
-    /// Takes note of answered jobs.
-    pub(crate) fn answered(&self, jobs: u32) {
-        debug_assert!(jobs <= self.depth.get(), "no job is answered twice");
-        self.depth.set(self.depth.get().saturating_sub(jobs));
-    }
-}
-
-/// A resident aggregate as the directory sees it.
-struct Seat<A: Aggregate> {
-    handle: Rc<Handle<A>>,
-    instance: Rc<RefCell<Instance<A>>>,
+    pub(crate) instance: RefCell<Instance<A>>,
 }
 
 impl<A: Aggregate> Seat<A> {
-    /// Looks at a job. User code has its own guard; what still panics must not take the arbiter with it.
-    fn on_job(&self, job: Box<dyn Job<A>>) {
-        let mut instance = self.instance.borrow_mut();
-        let next = guarded(|| instance.on_job(job)).unwrap_or_else(|words| {
-            self.handle.answered(1);
-            instance.on_broken(words)
-        });
-        self.follow(next, &instance);
-    }
-
     /// Hands to the actor what takes time.
     fn follow(&self, next: Next, instance: &Instance<A>) {
         match next {
-            Next::Stay if instance.wants_to_leave() => post(&self.handle.addr, Leave),
+            Next::Stay if instance.wants_to_leave() => post(&self.addr, Leave),
             Next::Stay => {}
-            next => post(&self.handle.addr, Follow(next)),
+            next => post(&self.addr, Follow(next)),
         }
     }
 }
@@ -120,7 +84,7 @@ impl<A: Aggregate> Resident for Seat<A> {
     }
 
     fn leave(&self) {
-        post(&self.handle.addr, Leave);
+        post(&self.addr, Leave);
     }
 }
 
@@ -200,19 +164,22 @@ impl Local {
             return;
         }
         let seat = self.resident::<A>(&*job);
-        let handle = &seat.handle;
+        let mut instance = seat.instance.borrow_mut();
         let limit = self.shared.settings.mailbox_commands_max;
-        if handle.depth() as usize >= limit {
+        if instance.depth() as usize >= limit {
             let what = "the aggregate's mailbox";
             job.refuse(NotAttempted::Overloaded { what, limit, retry_after: RETRY_AFTER });
             return;
         }
-        handle.depth.set(handle.depth() + 1);
-        if self.now.get().saturating_duration_since(handle.touched.get()) >= self.touch_pause {
-            handle.touched.set(self.now.get());
-            self.shared.residents.touch(handle.slot);
+        if instance.arrived(self.now.get(), self.touch_pause) {
+            self.shared.residents.touch(instance.slot());
         }
-        seat.on_job(job);
+        // User code has its own guard; what still panics must not take the arbiter with it.
+        let next = guarded(|| instance.on_job(job)).unwrap_or_else(|words| {
+            instance.answered(1);
+            instance.on_broken(words)
+        });
+        seat.follow(next, &instance);
     }
 
     fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>) -> Rc<Seat<A>> {
@@ -226,23 +193,15 @@ impl Local {
         let slot = self.take_slot();
         let mut started = None;
         AggregateActor::create(|context| {
-            let handle = Rc::new(Handle {
-                addr: context.address(),
-                id: Arc::clone(&route.id),
-                slot,
-                type_index: route.type_index,
-                depth: Cell::new(0),
-                touched: Cell::new(self.now.get()),
-            });
+            let place = Place { slot, type_index: route.type_index, shard: route.shard };
             let stream = StreamId::new(A::TYPE.as_str(), Arc::clone(&route.id));
             let telemetry = Arc::clone(&table.telemetry);
-            let instance = Instance::new(stream, route.shard, Rc::clone(self), telemetry, Rc::clone(&handle));
-            let instance = Rc::new(RefCell::new(instance));
-            started = Some((Rc::clone(&handle), Rc::clone(&instance)));
-            AggregateActor::new(handle, instance)
+            let instance = Instance::new(stream, place, Rc::clone(self), telemetry, self.now.get());
+            let seat = Rc::new(Seat { addr: context.address(), instance: RefCell::new(instance) });
+            started = Some(Rc::clone(&seat));
+            AggregateActor::new(seat)
         });
-        let (handle, instance) = started.expect("create calls its closure");
-        let seat = Rc::new(Seat { handle, instance });
+        let seat = started.expect("create calls its closure");
         self.entries.borrow_mut()[slot.index as usize].resident = Some(Rc::clone(&seat) as _);
         table.by_id.insert(Arc::clone(&route.id), Rc::clone(&seat));
         seat
@@ -259,8 +218,8 @@ impl Local {
 
     /// Forgets an aggregate that ends. The caller has checked that nothing is unanswered. Once is enough: a second
     /// call for the same tenant of the slot does nothing.
-    pub(crate) fn remove<A: Aggregate>(&self, handle: &Handle<A>) {
-        let slot = handle.slot;
+    pub(crate) fn remove<A: Aggregate>(&self, instance: &Instance<A>) {
+        let Place { slot, type_index, .. } = instance.place();
         let mut entries = self.entries.borrow_mut();
         let entry = &mut entries[slot.index as usize];
         if entry.generation != slot.generation {
@@ -269,8 +228,8 @@ impl Local {
         entry.resident = None;
         entry.generation = entry.generation.wrapping_add(1);
         drop(entries);
-        if let Some(table) = self.tables.borrow_mut()[handle.type_index].downcast_mut::<Table<A>>() {
-            table.by_id.remove(&handle.id);
+        if let Some(table) = self.tables.borrow_mut()[type_index].downcast_mut::<Table<A>>() {
+            table.by_id.remove(&instance.stream().id);
         }
         self.free.borrow_mut().push(slot.index);
         self.shared.residents.forget(slot);
@@ -339,5 +298,5 @@ impl Local {
 
 /// Finds an aggregate of a known type in its table.
 pub(crate) fn find<A: Aggregate>(table: &dyn Any, id: &str) -> Option<Slot> {
-    Some(table.downcast_ref::<Table<A>>()?.by_id.get(id)?.handle.slot)
+    Some(table.downcast_ref::<Table<A>>()?.by_id.get(id)?.instance.borrow().slot())
 }

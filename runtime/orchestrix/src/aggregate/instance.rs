@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrix_core::store::{Commit, NewEvent, QuarantineRecord, Receipt};
 use orchestrix_core::{
@@ -14,8 +14,8 @@ use orchestrix_core::{
 
 use serde::Serialize;
 
-use super::dedup::{Memory, Remembered, Verdict};
-use super::directory::{Handle, Local};
+use super::dedup::{Memory, Remembered, Reply, Verdict};
+use super::directory::{Local, Slot};
 use super::gate::Gate;
 use super::job::{Deliver, Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
@@ -106,10 +106,22 @@ struct Progress {
     waiting: Option<Box<Taken>>,
 }
 
+/// Where a resident aggregate is on its arbiter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) slot: Slot,
+    pub(crate) type_index: usize,
+    pub(crate) shard: ShardId,
+}
+
 /// One resident aggregate.
 pub(crate) struct Instance<A: Aggregate> {
     stream: StreamId,
-    shard: ShardId,
+    place: Place,
+    /// Jobs that arrived and were not yet answered.
+    depth: u32,
+    /// When the residency was last told that it is in use.
+    touched: Instant,
     state: A,
     life: Lifecycle,
     gate: Gate,
@@ -126,20 +138,21 @@ pub(crate) struct Instance<A: Aggregate> {
     leaving: bool,
     local: Rc<Local>,
     telemetry: Arc<TypeTelemetry>,
-    handle: Rc<Handle<A>>,
 }
 
 impl<A: Aggregate> Instance<A> {
     pub(crate) fn new(
         stream: StreamId,
-        shard: ShardId,
+        place: Place,
         local: Rc<Local>,
         telemetry: Arc<TypeTelemetry>,
-        handle: Rc<Handle<A>>,
+        now: Instant,
     ) -> Self {
         Self {
             stream,
-            shard,
+            place,
+            depth: 0,
+            touched: now,
             state: A::default(),
             life: Lifecycle::new(),
             gate: Gate::default(),
@@ -154,12 +167,40 @@ impl<A: Aggregate> Instance<A> {
             leaving: false,
             local,
             telemetry,
-            handle,
         }
     }
 
     pub(crate) fn stream(&self) -> &StreamId {
         &self.stream
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.place.slot
+    }
+
+    /// Returns how many jobs arrived and were not yet answered.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Takes note of a job that arrives; `true` when the residency was not told of a use for this long.
+    pub(crate) fn arrived(&mut self, now: Instant, touch_pause: Duration) -> bool {
+        self.depth += 1;
+        let is_due = now.saturating_duration_since(self.touched) >= touch_pause;
+        if is_due {
+            self.touched = now;
+        }
+        is_due
+    }
+
+    /// Takes note of answered jobs.
+    pub(crate) fn answered(&mut self, jobs: u32) {
+        debug_assert!(jobs <= self.depth, "no job is answered twice");
+        self.depth = self.depth.saturating_sub(jobs);
     }
 
     pub(crate) fn local(&self) -> &Rc<Local> {
@@ -189,7 +230,7 @@ impl<A: Aggregate> Instance<A> {
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.local.shared.ownership.epoch(self.shard)
+        self.local.shared.ownership.epoch(self.place.shard)
     }
 
     /// Opens the span of a command; it costs nothing unless somebody listens at this level.
@@ -204,18 +245,27 @@ impl<A: Aggregate> Instance<A> {
         )
     }
 
+    /// Returns the time by the node's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.local.shared.clock.now()
+    }
+
     /// Says what is remembered of a command.
-    pub(crate) fn remembered(&mut self, id: CommandId, fingerprint: u64, fresh: bool) -> Verdict<'_> {
-        let shared = &self.local.shared;
+    pub(crate) fn remembered(
+        &mut self,
+        id: CommandId,
+        fingerprint: u64,
+        fresh: bool,
+        now: Timestamp,
+    ) -> Verdict<'_> {
         if fresh {
             return Verdict::New;
         }
-        self.memory.check(id, fingerprint, shared.clock.now(), shared.window())
+        self.memory.check(id, fingerprint, now, self.local.shared.window())
     }
 
     /// Makes what a handler may know.
-    pub(crate) fn context(&self, command_id: CommandId, metadata: Metadata) -> Context {
-        let now = self.local.shared.clock.now();
+    pub(crate) fn context(&self, command_id: CommandId, metadata: Metadata, now: Timestamp) -> Context {
         Context { command_id, stream: self.stream.clone(), version: self.life.head(), now, metadata }
     }
 
@@ -229,7 +279,7 @@ impl<A: Aggregate> Instance<A> {
             }
             Admission::Refuse(ending) => {
                 job.refuse(ending.to_not_attempted(&self.stream));
-                self.handle.answered(1);
+                self.answered(1);
                 Next::End
             }
         }
@@ -237,7 +287,7 @@ impl<A: Aggregate> Instance<A> {
 
     fn run(&mut self, job: Box<dyn Job<A>>) -> Next {
         match job.run(self) {
-            Ran::Answered => self.handle.answered(1),
+            Ran::Answered => self.answered(1),
             Ran::Held => {}
             Ran::Appended if self.life.is_running() => {}
             Ran::Appended => return Next::End,
@@ -292,12 +342,12 @@ impl<A: Aggregate> Instance<A> {
             fingerprint: draft.fingerprint,
             version: self.life.head(),
             at: draft.at,
-            reply: Receipt::reply_bytes(&draft.receipt).into(),
+            reply: Reply::from_slice(Receipt::reply_bytes(&draft.receipt)),
         };
         self.memory.remember(command, self.local.shared.window());
         let commit = Commit {
             stream: self.stream.clone(),
-            shard: self.shard,
+            shard: self.place.shard,
             epoch: Epoch::ZERO,
             expected,
             command_id: draft.command_id,
@@ -306,13 +356,13 @@ impl<A: Aggregate> Instance<A> {
             receipt: Some(draft.receipt),
             events: draft.stored,
         };
-        let append = Append { commit, slot: self.handle.slot(), pending };
-        if let Err(error) = self.local.shared.lane(self.shard).try_send(append) {
+        let append = Append { commit, slot: self.place.slot, pending };
+        if let Err(error) = self.local.shared.lane(self.place.shard).try_send(append) {
             // The queue has room for everything in flight, so it can only be closed.
             let append = error.into_inner();
             let why: Arc<str> = "the writer has stopped".into();
             append.pending.settle(&Fate::Lost(Loss::Unavailable(Arc::clone(&why))));
-            self.handle.answered(1);
+            self.answered(1);
             self.life.on_not_queued(why);
         }
     }
@@ -346,10 +396,10 @@ impl<A: Aggregate> Instance<A> {
     pub(crate) fn on_settled(&mut self, settlement: &Settlement) -> Next {
         let next = self.life.on_settled(settlement);
         let released = self.gate.release(self.life.durable());
-        self.handle.answered(settlement.answered + released);
+        self.answered(settlement.answered + released);
         if let Some(loss) = &settlement.loss {
             let failed = self.gate.fail(&loss.to_not_attempted());
-            self.handle.answered(failed);
+            self.answered(failed);
             self.local.on_loss(loss, &self.stream);
         } else {
             self.after_durable();
@@ -408,7 +458,7 @@ impl<A: Aggregate> Instance<A> {
         let jobs = self.suspect.take().into_iter().chain(self.parked.drain(..));
         let refused = jobs.map(|job| job.refuse(why.clone())).count() as u32;
         let failed = self.gate.fail(&why);
-        self.handle.answered(refused + failed);
+        self.answered(refused + failed);
     }
 
     /// It should leave memory; it goes as soon as it has nothing to do.
@@ -419,7 +469,7 @@ impl<A: Aggregate> Instance<A> {
 
     /// Tells whether it was told to go and has nothing left to do.
     pub(crate) fn wants_to_leave(&self) -> bool {
-        self.leaving && self.handle.depth() == 0
+        self.leaving && self.depth == 0
     }
 
     /// Goes if it was told to and has nothing left to do.
@@ -469,7 +519,14 @@ impl<A: Aggregate> Instance<A> {
     /// Encodes the state as it is now, ahead of the store; it is saved when its version is durable.
     fn take_snapshot(&mut self) {
         let now = self.local.shared.clock.now();
-        match snapshotter::take(&self.stream, self.shard, self.life.head(), &self.state, &self.memory, now) {
+        match snapshotter::take(
+            &self.stream,
+            self.place.shard,
+            self.life.head(),
+            &self.state,
+            &self.memory,
+            now,
+        ) {
             Ok(taken) => {
                 let last_bytes = taken.bytes.len() as u64;
                 self.progress =
@@ -500,7 +557,7 @@ impl<A: Aggregate> Instance<A> {
         let weight = OVERHEAD_BYTES + state + self.memory.weight_bytes();
         if weight.abs_diff(self.weight) * 4 > self.weight {
             self.weight = weight;
-            self.local.shared.residents.weigh(self.handle.slot(), weight);
+            self.local.shared.residents.weigh(self.place.slot, weight);
         }
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use orchestrix_core::codec::json;
 use orchestrix_core::{
-    Aggregate, Command, CommandId, Context, DecodeError, Epoch, Event, Handle, Metadata, ShardId, Version,
+    Aggregate, Command, CommandId, Context, DecodeError, Epoch, Event, Handle, Metadata, ShardId, Timestamp,
+    Version,
 };
 use tokio::sync::oneshot;
 
@@ -94,6 +95,14 @@ pub(crate) struct CommandJob<C: Command> {
     pub(crate) fresh: bool,
     pub(crate) fingerprint: u64,
     pub(crate) metadata: Metadata,
+    /// What is answered once the events are durable. The job itself waits for that, in the lane.
+    pub(crate) promised: Option<Promised<C::Reply>>,
+}
+
+/// A reply that waits for its events.
+pub(crate) struct Promised<R> {
+    reply: R,
+    version: Version,
 }
 
 /// What a command's caller gets.
@@ -127,8 +136,9 @@ impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
             self.refuse(why);
             return Ran::Answered;
         }
-        match instance.remembered(self.0.command_id, self.0.fingerprint, self.0.fresh) {
-            Verdict::New => self.decide(instance),
+        let now = instance.now();
+        match instance.remembered(self.0.command_id, self.0.fingerprint, self.0.fresh, now) {
+            Verdict::New => self.decide(instance, now),
             Verdict::Repeat(entry) => {
                 let (reply, version) = (decode_reply::<C>(&entry.reply), entry.version);
                 Self::repeat(*self, instance, reply, version)
@@ -168,8 +178,8 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         instance.hold_until(version, move |end| envelope.answer.give(end.map_err(SendError::from).and(done)))
     }
 
-    fn decide(mut self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
-        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata));
+    fn decide(mut self: Box<Self>, instance: &mut Instance<A>, now: Timestamp) -> Ran<A> {
+        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata), now);
         let decision = catch_unwind(AssertUnwindSafe(|| instance.state().handle(&self.0.command, &context)));
         let decision = match decision {
             Ok(decision) => decision,
@@ -199,7 +209,7 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
     }
 
     fn append(
-        self: Box<Self>,
+        mut self: Box<Self>,
         instance: &mut Instance<A>,
         context: Context,
         events: Vec<A::Event>,
@@ -217,15 +227,8 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
             return self.panicked(context, words);
         }
         let version = instance.head().plus(draft.events.len() as u64);
-        let CommandJob { envelope, command_id, .. } = self.0;
-        let pending = PendingCommand::<C> {
-            answer: envelope.answer,
-            reply,
-            version,
-            shard: envelope.route.shard,
-            command_id,
-        };
-        instance.append(draft, Box::new(pending));
+        self.0.promised = Some(Promised { reply, version });
+        instance.append(draft, self);
         Ran::Appended
     }
 
@@ -246,19 +249,12 @@ fn decode_reply<C: Command>(reply: &[u8]) -> Result<C::Reply, DecodeError> {
     })
 }
 
-/// The answer of a command that stored events.
-struct PendingCommand<C: Command> {
-    answer: Answer<CommandAnswer<C>>,
-    reply: C::Reply,
-    version: Version,
-    shard: ShardId,
-    command_id: CommandId,
-}
-
-impl<C: Command> Pending for PendingCommand<C> {
+impl<A: Handle<C>, C: Command> Pending for Typed<A, CommandJob<C>> {
     fn settle(self: Box<Self>, fate: &Fate) {
-        let Self { answer, reply, version, shard, command_id } = *self;
-        answer.give(match fate {
+        let CommandJob { envelope, command_id, promised, .. } = self.0;
+        let Promised { reply, version } = promised.expect("a job is queued with what it promises");
+        let shard = envelope.route.shard;
+        envelope.answer.give(match fate {
             Fate::Durable(epoch) => {
                 Ok(Done { reply, version, shard, epoch: *epoch, command_id, duplicate: false })
             }
@@ -363,8 +359,9 @@ impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
             return Ran::Answered;
         }
         let (command_id, stream) = (self.0.command_id, instance.stream().clone());
-        match instance.remembered(command_id, self.0.fingerprint, self.0.fresh) {
-            Verdict::New => self.save(instance),
+        let now = instance.now();
+        match instance.remembered(command_id, self.0.fingerprint, self.0.fresh, now) {
+            Verdict::New => self.save(instance, now),
             Verdict::Repeat(entry) => {
                 let version = entry.version;
                 let (answer, shard) = (self.0.envelope.answer, self.0.envelope.route.shard);
@@ -380,7 +377,7 @@ impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
 }
 
 impl<A: Aggregate> Typed<A, SaveJob<A::Event>> {
-    fn save(mut self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
+    fn save(mut self: Box<Self>, instance: &mut Instance<A>, now: Timestamp) -> Ran<A> {
         let (stream, expected, actual) = (instance.stream().clone(), self.0.expected, instance.head());
         if expected != actual {
             let answer = self.0.envelope.answer;
@@ -389,7 +386,7 @@ impl<A: Aggregate> Typed<A, SaveJob<A::Event>> {
                 answer.give(Err(end.map_or_else(SaveError::from, |()| conflict)));
             });
         }
-        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata));
+        let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata), now);
         let draft = match Draft::new(&context, std::mem::take(&mut self.0.events), self.0.fingerprint, &()) {
             Ok(draft) => draft,
             Err(error) => {

@@ -323,6 +323,7 @@ impl<A: Handle<C>, C: Command> Sending<A, C> {
                     fresh,
                     fingerprint,
                     metadata,
+                    promised: None,
                 })
             });
         let type_index = to.type_index();

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{self, BatchLimits, Weighed};
 use super::{Append, Fate, Loss, Ownership, Pending, Settlement, resolve};
-use crate::aggregate::{Inbox, Slot};
+use crate::aggregate::{Inbox, Slot, guarded};
 use crate::telemetry::{EventNames, Telemetry};
 
 /// What one append may carry.
@@ -157,7 +157,10 @@ impl<T: Tell> Lane<T> {
         let mut settlements = Vec::with_capacity(room.waiting.len());
         for ((waiting, pending), fate) in room.waiting.drain(..).zip(room.pending.drain(..)).zip(fates) {
             note(&mut settlements, waiting.slot, waiting.last, &fate);
-            pending.settle(&fate);
+            // What is dropped on the way is the user's: a `Drop` that panics must not take the lane with it.
+            if let Err(words) = guarded(|| pending.settle(&fate)) {
+                tracing::error!(stream = %waiting.stream, %words, "an answer panicked when it was given");
+            }
         }
         self.tell.tell(settlements).await;
     }

@@ -113,7 +113,8 @@ impl Log {
     pub(super) fn read(&self, after: Seq, limit: usize) -> Vec<RecordedEvent> {
         let is_seen = |chunk: &Vec<Entry>| chunk.last().is_some_and(|entry| entry.last_seq() <= after);
         let first = self.chunks.partition_point(is_seen);
-        let commits = self.chunks[first..].iter().flatten().map(|entry| CommitRef { log: self, entry: *entry });
+        let commits =
+            self.chunks[first..].iter().flatten().map(|entry| CommitRef { log: self, entry: *entry });
         let events = commits.flat_map(CommitRef::events);
         events.skip_while(|event| event.seq() <= after).take(limit).map(|event| event.record()).collect()
     }

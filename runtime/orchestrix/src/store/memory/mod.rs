@@ -165,9 +165,9 @@ impl EventStore for Memory {
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
-        Box::pin(async move {
-            batch.commits.iter().map(|commit| self.append_one(batch.owner, commit)).collect()
-        })
+        Box::pin(
+            async move { batch.commits.iter().map(|commit| self.append_one(batch.owner, commit)).collect() },
+        )
     }
 
     fn confirm<'a>(
