@@ -6,6 +6,7 @@
 //! | [`Sqlite`] | services on one machine | yes | one at a time |
 
 mod memory;
+mod recent;
 mod sqlite;
 
 pub use memory::Memory;
