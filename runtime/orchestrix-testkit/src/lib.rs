@@ -5,6 +5,7 @@
 //! | an aggregate's decisions | [`given`](given()) / when / then |
 //! | something that reads the time | [`TestClock`], which moves when told |
 //! | what happens when the store misbehaves | [`Faulty`], steered through a [`FaultControl`] |
+//! | against PostgreSQL | [`postgres`], a throw-away server (feature `postgres-server`) |
 //! | a store of your own | [`store_conformance!`], one test per obligation of [`EventStore`](orchestrix_core::EventStore) |
 //!
 //! Nothing here waits for real time unless a test asks for it, and whatever is random starts from a seed.
@@ -12,6 +13,8 @@
 mod clock;
 pub mod faulty;
 pub mod given;
+#[cfg(feature = "postgres-server")]
+pub mod postgres;
 pub mod suite;
 
 pub use clock::TestClock;

@@ -5,12 +5,15 @@
 //! the same words. Futures are boxed, so that a store is one object behind an `Arc`.
 
 mod error;
+mod node;
 mod record;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 pub use error::{ClaimError, ReadError, Source, WriteError};
+pub use node::NodeRecord;
 pub use record::{
     Batch, Claim, Commit, CommitOutcome, Direction, Loaded, NewEvent, QuarantineRecord, Receipt,
     RecordedEvent, SnapshotOutcome, SnapshotRecord, SnapshotWrite, StoreInfo, StoreStats, StreamRange,
@@ -44,6 +47,12 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// 9. A claim raises the epoch of each shard by one. When it returns, no append of an older epoch can take effect any
 ///    more, also none that was in flight; what a read then finds is final.
 ///
+/// **Leases** (stores that say [`StoreInfo::leases`])
+/// 14. While the lease of a run that joined has not ended, by the store's own clock, a claim of its shards by another
+///     run is `Held` and changes nothing. A run that joined holds its lease until it leaves, until the lease ends, or
+///     until the store can prove that its process is gone.
+/// 15. A renewal is answered with `true` only while nobody has taken a shard of the run because its lease had ended.
+///
 /// **Read**
 /// 10. A read sees every commit that was answered before the read began, and never part of a commit.
 ///
@@ -63,6 +72,23 @@ pub trait EventStore: Send + Sync + 'static {
         shards: &'a [ShardId],
         owner: Incarnation,
     ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>>;
+
+    /// Announces a run of a node, which from now on holds what it claims for as long as its lease is renewed.
+    ///
+    /// A store that has one process at a time needs no leases and does nothing.
+    fn join(&self, _node: NodeRecord, _lease: Duration) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Lets the lease of a run end so long from now; `false` when somebody else has taken over what it held.
+    fn renew(&self, _owner: Incarnation, _lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    /// Ends the lease of a run: what it held may be claimed at once.
+    fn leave(&self, _owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Appends commits of many streams and shards and answers for each, in the order of the batch.
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>>;

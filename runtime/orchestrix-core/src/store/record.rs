@@ -26,6 +26,8 @@ pub struct StoreInfo {
     pub lanes: usize,
     /// The most events that one append should carry.
     pub batch_events_max: usize,
+    /// Whether several processes may share it, so that runs of nodes have to join and to renew their leases.
+    pub leases: bool,
 }
 
 /// One event on its way into the log.

@@ -8,10 +8,11 @@ mod control;
 mod plan;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, QuarantineRecord, ReadError,
-    RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, NodeRecord, QuarantineRecord,
+    ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
@@ -135,6 +136,18 @@ impl EventStore for Faulty {
         owner: Incarnation,
     ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>> {
         Box::pin(self.call(Operation::Claim, move |store| store.claim(shards, owner)))
+    }
+
+    fn join(&self, node: NodeRecord, lease: Duration) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(self.call(Operation::Lease, move |store| store.join(node, lease)))
+    }
+
+    fn renew(&self, owner: Incarnation, lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
+        Box::pin(self.call(Operation::Lease, move |store| store.renew(owner, lease)))
+    }
+
+    fn leave(&self, owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(self.call(Operation::Lease, move |store| store.leave(owner)))
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {

@@ -35,6 +35,8 @@ pub enum Fault {
 pub enum Operation {
     /// `claim`.
     Claim,
+    /// `join`, `renew` and `leave`.
+    Lease,
     /// `confirm`.
     Confirm,
     /// `load` and `load_many`.

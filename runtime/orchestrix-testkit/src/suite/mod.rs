@@ -10,6 +10,7 @@ pub mod append;
 pub mod checkpoint;
 pub mod fence;
 pub mod fidelity;
+pub mod lease;
 pub mod life;
 pub mod load;
 pub mod order;
@@ -111,6 +112,15 @@ macro_rules! store_conformance {
                 confirm_tells_who_holds_a_shard
                 after_a_claim_no_older_append_takes_effect
             ]
+            lease: [
+                a_claim_of_a_leased_shard_is_held_and_changes_nothing
+                a_lease_does_not_stop_its_holder_or_what_is_free
+                a_run_that_left_holds_nothing
+                a_run_whose_lease_ended_is_deposed_by_a_claim
+                a_lease_that_nobody_took_over_can_be_renewed
+                a_run_that_never_joined_holds_no_lease
+                leases_survive_a_reopen
+            ]
             read: [
                 a_read_sees_every_commit_answered_before
                 a_read_never_sees_part_of_a_commit
@@ -198,6 +208,7 @@ mod tests {
             include_str!("checkpoint.rs"),
             include_str!("fence.rs"),
             include_str!("fidelity.rs"),
+            include_str!("lease.rs"),
             include_str!("life.rs"),
             include_str!("load.rs"),
             include_str!("order.rs"),

@@ -4,9 +4,13 @@
 //! |---|---|---|---|
 //! | [`Memory`] | tests, trying things out | no | one |
 //! | [`Sqlite`] | services on one machine | yes | one at a time |
+//! | [`Postgres`] | services on one or many machines | yes | many; each shard has one owner |
 
 mod memory;
+mod postgres;
+mod recent;
 mod sqlite;
 
 pub use memory::Memory;
+pub use postgres::{PoolStatus, Postgres, PostgresOpenError, PostgresOptions};
 pub use sqlite::{MigrationStatus, OpenError, Sqlite, SqliteOptions};

@@ -15,5 +15,6 @@ mod snapshots;
 mod start_and_stop;
 mod store_faulty;
 mod store_memory;
+mod store_postgres;
 mod store_sqlite;
 mod tampered;

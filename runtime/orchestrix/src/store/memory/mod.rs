@@ -153,6 +153,7 @@ impl EventStore for Memory {
             durable: false,
             lanes: LANES,
             batch_events_max: BATCH_EVENTS_MAX,
+            leases: false,
         }
     }
 

@@ -27,7 +27,6 @@ mod place;
 mod plan;
 mod read;
 mod readers;
-mod recent;
 mod rows;
 #[cfg(test)]
 mod seeks;
@@ -166,6 +165,7 @@ impl EventStore for Sqlite {
             durable: true,
             lanes: 1,
             batch_events_max: BATCH_EVENTS_MAX,
+            leases: false,
         }
     }
 

@@ -10,7 +10,7 @@ use orchestrix_core::store::{Batch, Commit, CommitOutcome};
 use orchestrix_core::{Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Version};
 
 use super::place::{SEQ_MAX, position};
-use super::recent::Recent;
+use crate::store::recent::Recent;
 
 /// How many streams the writer remembers the version of: about 16 MiB with ids of twenty bytes.
 const STREAMS_MAX: usize = 131_072;

@@ -1,6 +1,6 @@
 //! A bounded memory of what was used last, in two halves: when the newer one is full, the older one is forgotten.
 //!
-//! It forgets in constant time and keeps at least the last half of its bound, which is all that the writer needs:
+//! It forgets in constant time and keeps at least the last half of its bound, which is all that its users need:
 //! a stream that it forgot is looked up again.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::mem;
 
 /// Remembers between half of its bound and all of it.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub(crate) struct Recent<K, V> {
     newer: HashMap<K, V>,
     older: HashMap<K, V>,
     half: usize,
@@ -17,12 +17,12 @@ pub(super) struct Recent<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Copy> Recent<K, V> {
     /// Makes an empty memory for up to `bound` keys, at least two.
-    pub(super) fn new(bound: usize) -> Self {
+    pub(crate) fn new(bound: usize) -> Self {
         Self { newer: HashMap::new(), older: HashMap::new(), half: (bound / 2).max(1) }
     }
 
     /// Returns what is remembered of a key, which then counts as used.
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.newer.get(key) {
             return Some(*value);
         }
@@ -32,7 +32,7 @@ impl<K: Eq + Hash + Clone, V: Copy> Recent<K, V> {
     }
 
     /// Remembers a value in place of an older one.
-    pub(super) fn put(&mut self, key: K, value: V) {
+    pub(crate) fn put(&mut self, key: K, value: V) {
         if self.newer.len() >= self.half && !self.newer.contains_key(&key) {
             self.older = mem::take(&mut self.newer);
         }
