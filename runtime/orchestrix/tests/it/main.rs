@@ -7,6 +7,7 @@ mod commands;
 mod counter;
 mod embedded;
 mod harness;
+mod linearizable;
 mod panicking_codec;
 mod poison;
 mod retries;
