@@ -4,7 +4,7 @@
 //!
 //! The callers only write down what they heard; [`history`] judges it afterwards.
 
-mod history;
+pub mod history;
 mod play;
 
 use std::sync::Arc;

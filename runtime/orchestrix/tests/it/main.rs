@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod counter;
 mod embedded;
+mod evictions;
 mod harness;
 mod linearizable;
 mod panicking_codec;
