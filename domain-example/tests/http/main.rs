@@ -22,5 +22,7 @@ mod problems;
 mod process;
 mod quick_start;
 mod support;
+#[cfg(all(unix, feature = "otlp"))]
+mod traces;
 mod transfers;
 mod wire;
