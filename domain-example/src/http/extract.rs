@@ -12,6 +12,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use orchestrix::telemetry::traces;
 use orchestrix_core::{AggregateId, CommandId, Metadata};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -62,7 +63,8 @@ fn metadata(headers: &HeaderMap) -> Result<Metadata, Problem> {
     Ok(Metadata {
         correlation_id: uuid_header(headers, "X-Correlation-Id")?,
         causation_id: uuid_header(headers, "X-Causation-Id")?,
-        traceparent: trace_parent(headers),
+        // While traces are exported, the request's own span comes between its caller and the command.
+        traceparent: traces::carried().or_else(|| trace_parent(headers)),
         headers: Vec::new(),
     })
 }
@@ -79,7 +81,7 @@ fn uuid_header(headers: &HeaderMap, name: &'static str) -> Result<Option<Uuid>, 
 }
 
 /// The W3C's rule for a trace context that makes no sense is to go on without it.
-fn trace_parent(headers: &HeaderMap) -> Option<Box<str>> {
+pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let lengths: Vec<usize> = text.split('-').map(str::len).collect();
     let plain = |byte: u8| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

@@ -24,13 +24,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::FromRef;
+use axum::extract::{FromRef, MatchedPath, Request};
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
+use orchestrix::telemetry::traces;
 use orchestrix::{HistoryError, Node};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{DefaultOnResponse, OnResponse, TraceLayer};
+use tracing::{Span, field};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -96,8 +98,32 @@ pub(crate) fn router(bank: Bank) -> Router {
 /// Puts around a router what every request passes: a span, and a net for panics.
 pub(crate) fn guarded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     // What failed is logged where it is turned into a problem, with its detail.
-    let spans = TraceLayer::new_for_http().on_failure(());
+    let spans = TraceLayer::new_for_http().make_span_with(span).on_response(answered).on_failure(());
     router.layer(CatchPanicLayer::custom(panicked)).layer(spans)
+}
+
+/// Opens the span of a request, in the caller's trace if it is in one. Its name has the route, not the path: ids do not
+/// belong into names.
+fn span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
+    let span = tracing::debug_span!(
+        "request",
+        otel.name = format!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = field::Empty,
+    );
+    if let Some(traceparent) = extract::trace_parent(request.headers()) {
+        traces::adopt(&span, &traceparent);
+    }
+    span
+}
+
+fn answered(response: &Response, latency: Duration, span: &Span) {
+    span.record("http.response.status_code", response.status().as_u16());
+    DefaultOnResponse::new().on_response(response, latency, span);
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

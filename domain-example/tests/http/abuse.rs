@@ -1,7 +1,10 @@
 //! Input that no client should send. Each is answered with 4xx or with the end of its connection, and the next
 //! well-behaved client is served as if nothing had been.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::http::extract::BodyLimits;
 use crate::http::server::ConnectionLimits;
@@ -9,7 +12,7 @@ use crate::wire::{Served, closed, read_reply, request, short};
 
 async fn served() -> Served {
     // Some of the input below is the start of a head, which is waited for: not for as long as a person may need.
-    let head_time_max = std::time::Duration::from_secs(1);
+    let head_time_max = Duration::from_secs(1);
     let limits = ConnectionLimits { head_time_max, ..ConnectionLimits::default() };
     Served::start(limits, BodyLimits::default()).await
 }
@@ -137,6 +140,91 @@ async fn a_body_that_does_not_come_is_a_408() {
     bank.still_serves().await;
 }
 
+/// Sends a byte now and then, so that the connection is never silent, until the bank has had enough.
+async fn drip(stream: &mut TcpStream, bytes: impl Iterator<Item = u8>) {
+    for byte in bytes {
+        let answered = async { stream.peek(&mut [0]).await.is_ok() };
+        if tokio::time::timeout(Duration::from_millis(20), answered).await.is_ok()
+            || stream.write_all(&[byte]).await.is_err()
+        {
+            return;
+        }
+    }
+    panic!("the bank took everything and said nothing");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_a_byte_at_a_time_is_a_408() {
+    let (connections, body) = short();
+    let bank = Served::start(connections, body).await;
+    let mut stream = bank.connect().await;
+    let head = request("/accounts/a/deposit", "").replace("Content-Length: 0", "Content-Length: 60000");
+    stream.write_all(head.as_bytes()).await.expect("it is taken");
+    drip(&mut stream, std::iter::repeat_n(b' ', 60_000)).await;
+    assert_eq!(read_reply(&mut stream).await.expect("an answer").status, 408);
+    bank.still_serves().await;
+}
+
+#[tokio::test]
+async fn a_head_that_comes_a_byte_at_a_time_ends_with_its_connection() {
+    let (connections, body) = short();
+    let bank = Served::start(connections, body).await;
+    let mut stream = bank.connect().await;
+    stream.write_all(b"GET /health HTTP/1.1\r\nX-Slow: ").await.expect("it is taken");
+    drip(&mut stream, std::iter::repeat_n(b'x', 60_000)).await;
+    closed(&mut stream).await;
+    bank.still_serves().await;
+}
+
+#[tokio::test]
+async fn numbers_and_types_that_do_not_fit_are_a_400_on_every_route() {
+    let bank = served().await;
+    for value in [
+        "-1",
+        "9223372036854775808",
+        "18446744073709551616",
+        "1.5",
+        "1e9",
+        "\"7\"",
+        "null",
+        "true",
+        "[]",
+        "{}",
+    ] {
+        let order = format!("{{\"from\":\"a\",\"to\":\"b\",\"amount\":{value}}}");
+        assert_eq!(bank.post("/transfers", &order).await.status, 400, "{order}");
+        if value == "null" || value.starts_with('"') {
+            continue;
+        }
+        for field in ["from", "to", "transfer_id"] {
+            let order = r#"{"transfer_id":"t","from":"a","to":"b","amount":1}"#;
+            let (name, rest) = (format!("\"{field}\":"), order.split_once(&format!("\"{field}\":\"")));
+            let (before, after) = rest.expect("the field is there");
+            let (_, after) = after.split_once('"').expect("its text ends");
+            let order = format!("{before}{name}{value}{after}");
+            assert_eq!(bank.post("/transfers", &order).await.status, 400, "{order}");
+        }
+    }
+    let long = "9".repeat(2_000);
+    for value in ["-1", "9223372036854775808", "18446744073709551616", "1.5", "", "%20", "0x1", "%2B1", &long]
+    {
+        for query in [
+            format!("/accounts/a?at_version={value}"),
+            format!("/accounts/a/events?from_version={value}"),
+            format!("/accounts/a/events?limit={value}"),
+            format!("/accounts/a?at_time={value}"),
+            format!("/accounts/a?consistency={value}"),
+        ] {
+            // The largest number that a version can be names one that may come.
+            let future = value == "9223372036854775808";
+            let reply = bank.send(format!("GET {query} HTTP/1.1\r\nHost: bank\r\n\r\n").as_bytes()).await;
+            let status = reply.expect("an answer").status;
+            assert!(status == 400 || (future && (200..500).contains(&status)), "{query}: {status}");
+        }
+    }
+    bank.still_serves().await;
+}
+
 #[tokio::test]
 async fn a_head_that_does_not_come_ends_with_its_connection() {
     let (connections, body) = short();
@@ -180,9 +268,7 @@ async fn a_client_that_leaves_in_the_middle_harms_nobody() {
             if is_polite {
                 stream.shutdown().await.expect("its side closes");
             } else {
-                socket2::SockRef::from(&stream)
-                    .set_linger(Some(std::time::Duration::ZERO))
-                    .expect("it is set");
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("it is set");
             }
             drop(stream);
         }

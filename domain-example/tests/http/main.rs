@@ -1,7 +1,8 @@
 //! The bank's HTTP contract, story by story.
 //!
-//! Most stories call the router in this process, on the in-memory store. `abuse` and `connections` use real sockets on
-//! loopback. The service's own modules are part of this binary, since a binary's modules cannot be imported.
+//! Most stories call the router in this process, on the in-memory store. `abuse`, `garbled` and `connections` use real
+//! sockets on loopback, and `process` and `traces` a process. The service's own modules are part of this binary, since a
+//! binary's modules cannot be imported.
 
 #[path = "../../src/driver/mod.rs"]
 mod driver;
@@ -15,6 +16,7 @@ mod accounts;
 mod connections;
 mod events;
 mod faults;
+mod garbled;
 mod health;
 mod openapi;
 mod problems;
@@ -22,5 +24,7 @@ mod problems;
 mod process;
 mod quick_start;
 mod support;
+#[cfg(all(unix, feature = "otlp"))]
+mod traces;
 mod transfers;
 mod wire;

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::wire::{read_reply, request};
 
@@ -28,35 +29,48 @@ async fn started() -> (Child, String) {
     started_with("EVENT_STORE_TYPE", "inmemory").await
 }
 
-/// Starts a bank with a variable and returns it with its address, as the log says it.
+/// Starts a bank with a variable and returns it with its address.
 async fn started_with(name: &str, value: &str) -> (Child, String) {
-    let mut child = bank(&[(name, value), ("HTTP_ADDR", "127.0.0.1:0")]).spawn().expect("it starts");
+    let (child, address, _) = started_as(&[(name, value)]).await;
+    (child, address)
+}
+
+/// Starts a bank with variables and returns it with its address, as the log says it, and with the whole log.
+pub(crate) async fn started_as(variables: &[(&str, &str)]) -> (Child, String, JoinHandle<String>) {
+    let mut command = bank(variables);
+    let mut child = command.env("HTTP_ADDR", "127.0.0.1:0").spawn().expect("it starts");
     let log = child.stderr.take().expect("a pipe");
-    let mut lines = BufReader::new(log).lines();
+    let (mut lines, mut log) = (BufReader::new(log).lines(), String::new());
     let address = tokio::time::timeout(PATIENCE, async {
         loop {
             let line = lines.next_line().await.expect("UTF-8").expect("the bank ended before it was open");
-            if let Some((_, rest)) = line.split_once("http://") {
+            log = format!("{log}{line}\n");
+            if let Some((_, rest)) = line.split_once("the bank is open at http://") {
                 return rest.split('/').next().expect("an address").to_owned();
             }
         }
     });
     let address = address.await.expect("it opens");
     // Somebody has to read on, or the pipe fills up.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, address)
+    let log = tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            log = log + &line + "\n";
+        }
+        log
+    });
+    (child, address, log)
 }
 
-async fn connect(address: &str) -> TcpStream {
+pub(crate) async fn connect(address: &str) -> TcpStream {
     TcpStream::connect(address).await.expect("it listens")
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it runs");
     kill_process(id, signal).expect("the signal is sent");
 }
 
-async fn exit_code(child: &mut Child) -> Option<i32> {
+pub(crate) async fn exit_code(child: &mut Child) -> Option<i32> {
     tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends").expect("its status").code()
 }
 

@@ -23,6 +23,7 @@ use super::shared::Permit;
 use super::ticket::Ticket;
 use crate::error::{NotAttempted, SaveError, SendError};
 use crate::node::Done;
+use crate::telemetry::traces;
 use crate::writer::{Fate, Pending};
 
 /// Where a job goes.
@@ -131,7 +132,11 @@ impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
     }
 
     fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
-        let _span = instance.span(C::NAME, self.0.command_id).entered();
+        let span = instance.span(C::NAME, self.0.command_id);
+        if let Some(traceparent) = &self.0.metadata.traceparent {
+            traces::adopt(&span, traceparent);
+        }
+        let _entered = span.entered();
         if let Err(why) = self.0.envelope.ticket.start() {
             self.refuse(why);
             return Ran::Answered;

@@ -5,6 +5,7 @@ use orchestrix_core::store::{ClaimError, ReadError, WriteError};
 use crate::config::ConfigError;
 use crate::error::{HistoryError, StartError};
 use crate::store::OpenError;
+use crate::telemetry::traces::TracesError;
 
 /// A command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum CliError {
     /// The answer could not be printed. Exit code 1.
     #[error("the answer cannot be printed: {0}")]
     Output(#[from] std::io::Error),
+    /// Traces cannot be exported as the settings say. Exit code 2. Handling: correct the address.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The service ended with an error. Exit code by cause.
     #[error("{}", chain(.0.as_ref()))]
     Serve(Box<dyn std::error::Error + Send + Sync>),
@@ -50,7 +54,7 @@ impl CliError {
     /// Returns the exit code: 1 found something wrong, 2 wrong use or configuration, 3 the store was not reached.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) => USAGE,
+            Self::Usage(_) | Self::Config(_) | Self::Traces(_) => USAGE,
             Self::Write(_) | Self::Claim(_) => UNREACHABLE,
             Self::Read(error) | Self::History(HistoryError::Read(error)) => read_code(error),
             Self::Found(_) | Self::Output(_) | Self::History(_) => FOUND,

@@ -61,6 +61,7 @@ use self::context::Context;
 use self::output::Output;
 use self::types::Types;
 use crate::config::Config;
+use crate::telemetry::traces::Traces;
 use crate::telemetry::{exporter, logging};
 
 /// The command line of a program.
@@ -162,12 +163,29 @@ impl Cli {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let config = self.configuration()?;
-        // An application that set up its own log or recorder before keeps it.
-        let _ = logging::init(&config.log_filter, config.log_format);
+        let traces = self.observe(&config)?;
+        let served = serve(config).await.map_err(|error| CliError::Serve(error.into()));
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
+        served
+    }
+
+    /// Sets up logs, metrics and traces as configured. An application that set up its own log or recorder before keeps
+    /// it.
+    fn observe(&self, config: &Config) -> Result<Option<Traces>, CliError> {
+        let traces = config.traces.as_ref().map(|to| Traces::start(to, self.name)).transpose()?;
+        let _ = match &traces {
+            Some(traces) => logging::init_with_traces(&config.log_filter, config.log_format, traces),
+            None => logging::init(&config.log_filter, config.log_format),
+        };
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         if config.metrics_enabled {
             let _ = exporter::install();
         }
-        serve(config).await.map_err(|error| CliError::Serve(error.into()))
+        Ok(traces)
     }
 
     async fn typed(

@@ -7,6 +7,7 @@ mod error;
 mod open;
 mod read;
 mod source;
+mod traces;
 mod values;
 mod variable;
 
@@ -72,11 +73,14 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether metrics are counted.
     pub metrics_enabled: bool,
+    /// Where traces are exported to, the whole address; `None` when they are not.
+    pub traces: Option<String>,
     /// Where the service listens for HTTP.
     pub http_addr: SocketAddr,
     /// How a node runs.
     pub settings: Settings,
     effective: Vec<Effective>,
+    warnings: Vec<String>,
 }
 
 impl Config {
@@ -108,6 +112,11 @@ impl Config {
         &self.effective
     }
 
+    /// Returns what works and should be changed all the same, each with its remedy.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Tells whether the service runs where it matters.
     pub fn is_production(&self) -> bool {
         self.environment == Environment::Production
@@ -131,13 +140,16 @@ impl Config {
             log_filter: values::log_filter(&mut read, debug)?,
             log_format: values::log_format(&mut read)?,
             metrics_enabled: read.flag("METRICS_ENABLED", true)?,
+            traces: None,
             http_addr: values::http_addr(&mut read)?,
             effective: Vec::new(),
+            warnings: Vec::new(),
         };
-        values::traces(&mut read)?;
+        let mut warnings = Vec::new();
+        let traces = traces::traces(&mut read, &mut warnings)?;
         let settings = values::settings(&mut read)?;
         VARIABLES.iter().filter(|variable| !variable.here).try_for_each(|later| read.not_here(later.name))?;
-        Ok(Self { settings, effective: in_order(read.effective), ..config })
+        Ok(Self { traces, settings, effective: in_order(read.effective), warnings, ..config })
     }
 }
 
@@ -249,7 +261,6 @@ mod tests {
         for (name, value) in [
             ("EVENT_STORE_TYPE", "postgres"),
             ("DATABASE_URL", "postgres://localhost/bank"),
-            ("TRACING_ENABLED", "true"),
             ("NODE_ADDR", "0.0.0.0:7000"),
             ("NATS_URL", "nats://localhost"),
             ("DATABASE_READ_URL", "postgres://replica/bank"),
@@ -257,8 +268,6 @@ mod tests {
             let text = refusal(&[(name, value)]);
             assert!(text.starts_with(name) && text.contains("this release cannot do that"), "{text}");
         }
-        Config::from_pairs(&[("TRACING_ENABLED", "false"), ("JAEGER_ENDPOINT", "http://localhost:6831")])
-            .expect("an address alone asks for nothing");
     }
 
     #[test]

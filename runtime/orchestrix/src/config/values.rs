@@ -135,20 +135,6 @@ pub(super) fn http_addr(read: &mut Reader<'_>) -> Result<SocketAddr, ConfigError
     read.value("HTTP_ADDR", default, |text| text.parse().ok(), ToString::to_string)
 }
 
-/// An address for traces is fine while nobody asks for traces: it says where they would go.
-pub(super) fn traces(read: &mut Reader<'_>) -> Result<(), ConfigError> {
-    read.text("OTEL_EXPORTER_OTLP_ENDPOINT");
-    read.text("JAEGER_ENDPOINT");
-    if read.flag("TRACING_ENABLED", false)? {
-        return Err(ConfigError::NotInThisRelease {
-            name: "TRACING_ENABLED",
-            value: "true".to_owned(),
-            remedy: "remove it or set it to false; LOG_FORMAT=json writes the same fields to the log",
-        });
-    }
-    Ok(())
-}
-
 pub(super) fn settings(read: &mut Reader<'_>) -> Result<Settings, ConfigError> {
     let default = Settings::default();
     let commands_in_flight_max = read.count("COMMANDS_IN_FLIGHT_MAX", default.commands_in_flight_max)?;

@@ -7,10 +7,13 @@ use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use tracing::Subscriber;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use super::traces::{self, Traces};
 
 static INSTALLED: OnceLock<Option<Logging>> = OnceLock::new();
 
@@ -123,32 +126,71 @@ impl Logging {
 /// # Errors
 /// [`LoggingError::ForeignSubscriber`] when the application has a subscriber of its own.
 pub fn init(filter: &LogFilter, format: LogFormat) -> Result<&'static Logging, LoggingError> {
+    install(filter, format, None)
+}
+
+/// As [`init`], and hands spans to an export of traces as well.
+///
+/// # Errors
+/// See [`init`]; an application with a subscriber of its own exports no traces by this.
+pub fn init_with_traces(
+    filter: &LogFilter,
+    format: LogFormat,
+    traces: &Traces,
+) -> Result<&'static Logging, LoggingError> {
+    install(filter, format, Some(traces))
+}
+
+fn install(
+    filter: &LogFilter,
+    format: LogFormat,
+    traces: Option<&Traces>,
+) -> Result<&'static Logging, LoggingError> {
     let installed = INSTALLED.get_or_init(|| {
-        let (subscriber, logging) =
-            subscriber(filter, format, std::io::stderr, std::io::stderr().is_terminal());
-        tracing::subscriber::set_global_default(subscriber).ok().map(|()| logging)
+        let colours = std::io::stderr().is_terminal();
+        let (dispatch, logging) = dispatch(filter, format, (std::io::stderr, colours), traces);
+        tracing::dispatcher::set_global_default(dispatch).ok().map(|()| logging)
     });
     installed.as_ref().ok_or(LoggingError::ForeignSubscriber)
 }
 
-fn subscriber<W>(
+fn dispatch<W>(
     filter: &LogFilter,
     format: LogFormat,
-    writer: W,
-    colours: bool,
-) -> (impl Subscriber + Send + Sync + use<W>, Logging)
+    (writer, colours): (W, bool),
+    traces: Option<&Traces>,
+) -> (Dispatch, Logging)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter.build());
+    let logging = Logging { filter: handle };
+    let dispatch = match traces {
+        // A filter for everything is the cheapest: what it refuses is not even made.
+        None => {
+            Dispatch::new(tracing_subscriber::registry().with(filter).with(lines(format, writer, colours)))
+        }
+        // With traces it is the log's alone, since traces want spans that the log does not.
+        Some(traces) => {
+            let lines = lines(format, writer, colours).with_filter(filter);
+            Dispatch::new(tracing_subscriber::registry().with(lines).with(traces::spans(traces)))
+        }
+    };
+    (dispatch, logging)
+}
+
+fn lines<S, W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines = match format {
+    match format {
         LogFormat::Text => lines.with_ansi(colours).boxed(),
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
         }
-    };
-    (tracing_subscriber::registry().with(filter).with(lines), Logging { filter: handle })
+    }
 }
 
 #[cfg(test)]
@@ -179,9 +221,9 @@ mod tests {
     fn json_lines_carry_fields_and_the_filter_moves_while_it_runs() {
         let page = Page::default();
         let writer = page.clone();
-        let (subscriber, logging) =
-            subscriber(&filter("warn"), LogFormat::Json, move || writer.clone(), false);
-        tracing::subscriber::with_default(subscriber, || {
+        let (dispatch, logging) =
+            dispatch(&filter("warn"), LogFormat::Json, (move || writer.clone(), false), None);
+        tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!("not written");
             logging.set_filter(&filter("INFO")).expect("the subscriber lives");
             tracing::info!(aggregate_id = "a-1", version = 42, event_count = 15, "aggregate loaded");
@@ -197,9 +239,9 @@ mod tests {
     fn text_lines_are_for_people() {
         let page = Page::default();
         let writer = page.clone();
-        let (subscriber, _logging) =
-            subscriber(&filter("info"), LogFormat::Text, move || writer.clone(), false);
-        tracing::subscriber::with_default(subscriber, || tracing::warn!(shard = 3, "lease is late"));
+        let (dispatch, _logging) =
+            dispatch(&filter("info"), LogFormat::Text, (move || writer.clone(), false), None);
+        tracing::dispatcher::with_default(&dispatch, || tracing::warn!(shard = 3, "lease is late"));
         let text = String::from_utf8(page.0.lock().unwrap().clone()).expect("UTF-8");
         assert!(text.contains("WARN") && text.contains("lease is late shard=3"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! What the runtime tells about itself: metrics, hooks, logs, health.
+//! What the runtime tells about itself: metrics, hooks, logs, traces, health.
 
 pub mod exporter;
 pub mod health;
@@ -7,6 +7,7 @@ mod hook_set;
 mod hooks;
 pub mod logging;
 pub mod metrics;
+pub mod traces;
 mod watch;
 
 pub use health::Health;

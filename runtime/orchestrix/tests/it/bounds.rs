@@ -1,12 +1,17 @@
 //! What happens at the bounds: refused quickly, nothing half done, and room again afterwards.
 
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use orchestrix::{Node, NotAttempted, SendError, Settings};
+use orchestrix::core::CommandId;
+use orchestrix::{Done, Node, NotAttempted, Receipt, SendError, Settings};
 use orchestrix_testkit::Fault;
 
 use crate::counter::{Add, AddRefusal, Counter, counter};
-use crate::harness::{Lanes, Stage, stage};
+use crate::harness::{CounterLog, Lanes, Stage, stage};
 
 type Answer = Result<u64, SendError<AddRefusal>>;
 
@@ -79,7 +84,7 @@ async fn one_aggregate_cannot_take_the_whole_node() {
 async fn work_under_way_at_its_deadline_is_unknown_and_a_retry_tells() {
     let stage = stage(Lanes::Apart, Settings::default()).await;
     stage.faults.on_next_append(Fault::Hold);
-    let (to, id) = (stage.node.of::<Counter>(counter("a")), orchestrix::core::CommandId::fresh());
+    let (to, id) = (stage.node.of::<Counter>(counter("a")), CommandId::fresh());
     let unknown = to.send(Add::new(5)).id(id).within(Duration::from_millis(30)).await.expect_err("held");
     assert!(matches!(&unknown, SendError::Unknown(unknown) if unknown.command_id == id), "{unknown}");
     assert_eq!(stage.faults.faults_hit().held, 1, "the append was under way");
@@ -121,4 +126,93 @@ async fn a_dropped_call_that_nobody_looked_at_is_taken_back() {
         0,
         "{taken_back} calls were taken back, and every place came back"
     );
+}
+
+/// The bound of the node that is flooded, and from how many sides.
+const FLOODED: usize = 64;
+const SENDERS: usize = 8;
+
+/// Calls that came at once from many sides, by what they heard on the spot.
+struct Wave {
+    accepted: Vec<(CommandId, Receipt<Add>)>,
+    refused: Vec<CommandId>,
+}
+
+/// Sends calls from several threads without waiting for any answer, and sorts them by whether they are refused on the
+/// spot.
+async fn wave(stage: &Stage, calls_each: usize) -> Wave {
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let node = stage.node.clone();
+        senders.spawn(async move {
+            let mut wave = Wave { accepted: Vec::new(), refused: Vec::new() };
+            for number in 0..calls_each {
+                let (to, id) = (
+                    node.of::<Counter>(counter(&format!("flood-{}", (sender + number) % 20))),
+                    CommandId::fresh(),
+                );
+                let mut receipt = to.send(Add::new(1)).id(id).receipt();
+                match poll_fn(|context| Poll::Ready(Pin::new(&mut receipt).poll(context))).await {
+                    Poll::Pending => wave.accepted.push((id, receipt)),
+                    Poll::Ready(answer) => {
+                        assert_overloaded(&answer);
+                        wave.refused.push(id);
+                    }
+                }
+            }
+            wave
+        });
+    }
+    let waves = senders.join_all().await;
+    let mut all = Wave { accepted: Vec::new(), refused: Vec::new() };
+    for wave in waves {
+        all.accepted.extend(wave.accepted);
+        all.refused.extend(wave.refused);
+    }
+    all
+}
+
+fn assert_overloaded(answer: &Result<Done<u64>, SendError<AddRefusal>>) {
+    match answer {
+        Err(SendError::NotAttempted(NotAttempted::Overloaded { limit, retry_after, .. })) => {
+            assert!(*limit == FLOODED && !retry_after.is_zero());
+        }
+        other => panic!("neither accepted nor refused for want of room: {other:?}"),
+    }
+}
+
+/// Whatever comes, a node holds as much work as its bound says and no more; the rest hears so at once, although the
+/// store says nothing at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flood_is_refused_on_the_spot_and_what_was_accepted_is_done() {
+    let settings =
+        Settings { commands_in_flight_max: FLOODED, mailbox_commands_max: FLOODED, ..Settings::default() };
+    let stage = stage(Lanes::Apart, settings).await;
+    let (mut done, mut refused) = (HashSet::new(), HashSet::new());
+    for round in 1..=5 {
+        stage.faults.on_next_append(Fault::Hold);
+        let first = wave(&stage, 20 * FLOODED / SENDERS).await;
+        assert_eq!((first.accepted.len(), first.refused.len()), (FLOODED, 19 * FLOODED), "round {round}");
+        stage.faults.wait_for_held(1).await;
+        let second = wave(&stage, 20 * FLOODED / SENDERS).await;
+        assert_eq!((second.accepted.len(), second.refused.len()), (0, 20 * FLOODED), "round {round}");
+        assert_eq!(stage.node.residency().in_flight, FLOODED as u64);
+        stage.faults.release_held();
+        for (id, receipt) in first.accepted {
+            let answer =
+                receipt.await.unwrap_or_else(|error| panic!("{id} was accepted and not done: {error}"));
+            assert_eq!(answer.command_id, id);
+            done.insert(id);
+        }
+        refused.extend(first.refused.into_iter().chain(second.refused));
+        assert_eq!(stage.node.residency().in_flight, 0);
+    }
+    let mut stored = HashSet::new();
+    for number in 0..20 {
+        let log = CounterLog::read(&stage.log, &counter(&format!("flood-{number}"))).await;
+        stored.extend(log.events.iter().map(|event| event.command_id));
+    }
+    assert_eq!(stored, done, "what was accepted is stored, and nothing else");
+    assert!(stored.is_disjoint(&refused));
+    stage.node.shutdown().await;
 }

@@ -200,10 +200,7 @@ impl CounterLog {
             let place = self.place_of(one.id);
             for done in one.answers.iter().flatten() {
                 assert_eq!(place, Some(done.version), "done at another place: {one:?}");
-                let version = done.version.get() as usize;
-                assert_eq!(self.totals[version], done.reply, "the reply is another than the log's: {one:?}");
-                let amount = self.totals[version] - self.totals[version - 1];
-                assert_eq!(amount, one.amount, "the body is another than the log's: {one:?}");
+                self.check_done(done, one.amount);
             }
             if !one.is_done() && !one.is_in_doubt() {
                 assert_eq!(place, None, "refused or not attempted, and in the log all the same: {one:?}");
@@ -212,6 +209,18 @@ impl CounterLog {
         for event in &self.events {
             assert!(known.contains(&event.command_id), "nobody sent {}", event.command_id);
         }
+    }
+
+    /// Compares one success with the log.
+    ///
+    /// # Panics
+    /// When the log has another total or another amount at that version.
+    pub fn check_done(&self, done: &Done<u64>, amount: u64) {
+        let version = done.version.get() as usize;
+        let stored = self.totals.get(version);
+        assert_eq!(stored, Some(&done.reply), "the reply is another than the log's: {done:?}");
+        let stored = self.totals[version] - self.totals[version - 1];
+        assert_eq!(stored, amount, "the body is another than the log's: {done:?}");
     }
 
     /// Checks what a read saw.
