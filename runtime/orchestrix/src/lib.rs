@@ -58,6 +58,7 @@
 //! | [`error`] | what a caller may hear: refused, not attempted, unknown |
 //! | [`settings`] | a node's settings, each with its range and default |
 //! | `aggregate` | aggregates as actors: activation, decisions that run ahead, the output gate, passivation |
+//! | `cluster` | holding the shards under a lease, when others may share the store |
 //! | `writer` | commits of many aggregates in one append, and what became of each |
 //! | [`store`] | the stores: in memory, and embedded in one SQLite file |
 //! | [`telemetry`], [`bus`] | metrics, hooks, logs, health; stored events as CloudEvents |
@@ -68,6 +69,7 @@
 mod aggregate;
 pub mod bus;
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod error;
 mod hash;

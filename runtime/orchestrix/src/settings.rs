@@ -38,6 +38,17 @@ pub struct Settings {
     pub batch_events_max: usize,
     /// Bytes that one append carries at most, 1 KiB to 1 GiB. A larger commit travels alone. Default 4 MiB.
     pub batch_bytes_max: usize,
+    /// What people call this node; it is what a second one hears that finds the shards held. Default: host and process.
+    pub node_name: Option<String>,
+    /// The version of the application, told to other nodes and in `cluster`. Default: none.
+    pub application_version: String,
+    /// For how long the node holds its shards without hearing from a store that several may share, 1 s to 5 min. Default
+    /// 6 s. Longer survives longer outages of the store without a pause; after a crash on another machine the shards
+    /// are free only when it has ended.
+    pub lease: Duration,
+    /// How long a start waits for shards that another run holds, 0 to 1 h. Default 10 s: longer than a lease, so that
+    /// what a crash has left behind is waited for, and a second node is refused. 0 refuses at once.
+    pub claim_wait_max: Duration,
     /// How long a shutdown waits for work under way, 0 to 1 h. Default 30 s.
     pub shutdown_timeout: Duration,
 }
@@ -58,6 +69,10 @@ impl Default for Settings {
             residency_idle_max: Duration::from_mins(10),
             batch_events_max: 1_024,
             batch_bytes_max: 4 << 20,
+            node_name: None,
+            application_version: String::new(),
+            lease: Duration::from_secs(6),
+            claim_wait_max: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(30),
         }
     }
@@ -96,6 +111,8 @@ impl Settings {
         duration("command_timeout", self.command_timeout, Duration::from_millis(1), hour)?;
         duration("dedup_age_max", self.dedup_age_max, Duration::from_secs(1), month)?;
         duration("residency_idle_max", self.residency_idle_max, Duration::from_millis(10), month)?;
+        duration("lease", self.lease, Duration::from_secs(1), Duration::from_mins(5))?;
+        duration("claim_wait_max", self.claim_wait_max, Duration::ZERO, hour)?;
         duration("shutdown_timeout", self.shutdown_timeout, Duration::ZERO, hour)
     }
 }

@@ -5,7 +5,6 @@
 use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +35,10 @@ pub(crate) enum Inbox {
     },
     /// Nothing but a reason to look at what the residency has given up.
     Look,
+    /// Sends everybody out of memory because the shards are lost, takes no more work, and answers when they have gone.
+    Fence(oneshot::Sender<()>),
+    /// Takes work again after a [`Fence`](Inbox::Fence).
+    Reopen,
     /// Ends the thread.
     Stop,
     /// Sends everybody out of memory, and answers when they have gone.
@@ -85,7 +88,7 @@ impl Tell for TellHere {
 /// Waits for a lane to end. A lane that ends by a panic leaves nothing that could make events durable, so the node
 /// stops answering.
 pub(crate) async fn watch_lane(shared: Arc<Shared>, lane: tokio::task::JoinHandle<()>) {
-    if lane.await.is_err_and(|error| error.is_panic()) && !shared.fenced.swap(true, Ordering::AcqRel) {
+    if lane.await.is_err_and(|error| error.is_panic()) && shared.standing.become_broken() {
         tracing::error!("a writer lane has panicked; this node stops answering and must be started again");
     }
 }
@@ -101,6 +104,8 @@ async fn serve(local: Rc<Local>, mut inbox: mpsc::Receiver<Inbox>) {
                 Inbox::Passivate { type_index, find } => local.passivate(type_index, &*find),
                 Inbox::Look => {}
                 Inbox::Drain(drained) => local.drain(drained),
+                Inbox::Fence(gone) => local.fence(gone),
+                Inbox::Reopen => local.reopen(),
                 Inbox::Stop => return,
             }
         }

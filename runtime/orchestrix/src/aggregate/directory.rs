@@ -12,7 +12,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::dev::ToEnvelope;
@@ -55,6 +54,7 @@ impl Slot {
 trait Resident {
     fn settle(&self, settlement: Settlement);
     fn leave(&self);
+    fn fence(&self);
 }
 
 /// A resident aggregate of a known type. Shared by the directory, which puts work to it and settles its commits in
@@ -85,6 +85,12 @@ impl<A: Aggregate> Resident for Seat<A> {
 
     fn leave(&self) {
         post(&self.addr, Leave);
+    }
+
+    fn fence(&self) {
+        let mut instance = self.instance.borrow_mut();
+        let next = instance.on_fenced();
+        self.follow(next, &instance);
     }
 }
 
@@ -130,7 +136,8 @@ pub(crate) struct Local {
     free: RefCell<Vec<u32>>,
     now: Cell<Instant>,
     touch_pause: Duration,
-    draining: Cell<bool>,
+    /// Set while it takes no work: what is answered instead.
+    closed: RefCell<Option<NotAttempted>>,
     /// Whoever waits for the last aggregate to go.
     drained: RefCell<Option<oneshot::Sender<()>>>,
 }
@@ -147,7 +154,7 @@ impl Local {
             entries: RefCell::default(),
             free: RefCell::default(),
             now: Cell::new(Instant::now()),
-            draining: Cell::new(false),
+            closed: RefCell::default(),
             drained: RefCell::default(),
         })
     }
@@ -159,8 +166,8 @@ impl Local {
 
     /// Hands a job to the actor of its aggregate, which is started if it is not resident.
     pub(crate) fn deliver<A: Aggregate>(self: &Rc<Self>, job: Box<dyn Job<A>>) {
-        if self.draining.get() {
-            job.refuse(NotAttempted::ShuttingDown);
+        if let Some(why) = &*self.closed.borrow() {
+            job.refuse(why.clone());
             return;
         }
         let seat = self.resident::<A>(&*job);
@@ -264,11 +271,29 @@ impl Local {
 
     /// Sends everybody out of memory and says so when the last one has gone.
     pub(crate) fn drain(&self, drained: oneshot::Sender<()>) {
-        self.draining.set(true);
-        *self.drained.borrow_mut() = Some(drained);
+        self.close(NotAttempted::ShuttingDown, drained, |resident| resident.leave());
+    }
+
+    /// Sends everybody out of memory at once, since the shards are lost, and says so when the last one has gone.
+    pub(crate) fn fence(&self, gone: oneshot::Sender<()>) {
+        let why = NotAttempted::unavailable("this node lost its shards to another owner");
+        self.close(why, gone, |resident| resident.fence());
+    }
+
+    /// Takes work again, unless the node is stopping.
+    pub(crate) fn reopen(&self) {
+        let mut closed = self.closed.borrow_mut();
+        if *closed != Some(NotAttempted::ShuttingDown) {
+            *closed = None;
+        }
+    }
+
+    fn close(&self, why: NotAttempted, gone: oneshot::Sender<()>, go: impl Fn(&dyn Resident)) {
+        *self.closed.borrow_mut() = Some(why);
+        *self.drained.borrow_mut() = Some(gone);
         for entry in &*self.entries.borrow() {
             if let Some(resident) = &entry.resident {
-                resident.leave();
+                go(&**resident);
             }
         }
         self.report_drained();
@@ -276,7 +301,7 @@ impl Local {
 
     /// A commit was lost: a shard with another owner means that this node is out.
     pub(crate) fn on_loss(&self, loss: &Loss, stream: &StreamId) {
-        if *loss == Loss::Fenced && !self.shared.fenced.swap(true, Ordering::AcqRel) {
+        if *loss == Loss::Fenced && self.shared.standing.depose() {
             tracing::error!(%stream, "a shard has another owner; this node stops answering");
         }
     }

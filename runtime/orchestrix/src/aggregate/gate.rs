@@ -9,8 +9,25 @@ use orchestrix_core::Version;
 
 use crate::error::NotAttempted;
 
-/// An answer that waits: called once, with what became of the events that it saw.
-pub(crate) type Output = Box<dyn FnOnce(Result<(), NotAttempted>)>;
+/// An answer that waits: called once, when it may leave or when it never will.
+pub(crate) type Output = Box<dyn FnOnce(Result<(), Withheld>)>;
+
+/// Why an answer must not leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Withheld {
+    /// The events that it saw are not stored and never will be.
+    Lost(NotAttempted),
+    /// The node may not speak for the aggregate any more. What it saw may well be so.
+    NotOurs(NotAttempted),
+}
+
+impl From<Withheld> for NotAttempted {
+    fn from(withheld: Withheld) -> Self {
+        match withheld {
+            Withheld::Lost(why) | Withheld::NotOurs(why) => why,
+        }
+    }
+}
 
 /// Answers in the order in which they were decided; their versions never decrease.
 #[derive(Default)]
@@ -25,12 +42,17 @@ impl Gate {
         self.waiting.push_back((needs, output));
     }
 
-    /// Lets out what has become durable and returns how many answers left.
-    pub(crate) fn release(&mut self, durable: Version) -> u32 {
+    /// Tells whether an answer waits for no more than this.
+    pub(crate) fn has_due(&self, durable: Version) -> bool {
+        self.waiting.front().is_some_and(|(needs, _)| *needs <= durable)
+    }
+
+    /// Lets out what has become durable, if the node may speak, and returns how many answers left.
+    pub(crate) fn release(&mut self, durable: Version, leave: &Result<(), Withheld>) -> u32 {
         let mut released = 0;
-        while self.waiting.front().is_some_and(|(needs, _)| *needs <= durable) {
+        while self.has_due(durable) {
             let (_, output) = self.waiting.pop_front().expect("there is a front");
-            output(Ok(()));
+            output(leave.clone());
             released += 1;
         }
         released
@@ -40,7 +62,7 @@ impl Gate {
     pub(crate) fn fail(&mut self, why: &NotAttempted) -> u32 {
         let failed = self.waiting.len() as u32;
         for (_, output) in self.waiting.drain(..) {
-            output(Err(why.clone()));
+            output(Err(Withheld::Lost(why.clone())));
         }
         failed
     }
@@ -70,15 +92,24 @@ mod tests {
     #[test]
     fn an_answer_leaves_when_what_it_saw_is_durable() {
         let (mut gate, heard) = gate(&[4, 4, 6]);
-        assert_eq!(gate.release(Version::new(3)), 0);
-        assert_eq!(gate.release(Version::new(5)), 2);
+        assert_eq!(gate.release(Version::new(3), &Ok(())), 0);
+        assert_eq!(gate.release(Version::new(5), &Ok(())), 2);
         assert_eq!(*heard.borrow(), [(4, true), (4, true)]);
+    }
+
+    #[test]
+    fn what_is_durable_does_not_leave_a_node_that_may_not_speak() {
+        let (mut gate, heard) = gate(&[4, 6]);
+        let not_ours = Err(Withheld::NotOurs(NotAttempted::unavailable("the lease has ended")));
+        assert_eq!(gate.release(Version::new(4), &not_ours), 1);
+        assert_eq!(*heard.borrow(), [(4, false)]);
+        assert!(!gate.has_due(Version::new(5)) && gate.has_due(Version::new(6)));
     }
 
     #[test]
     fn what_saw_a_lost_event_fails() {
         let (mut gate, heard) = gate(&[4, 6]);
-        assert_eq!(gate.release(Version::new(4)), 1);
+        assert_eq!(gate.release(Version::new(4), &Ok(())), 1);
         assert_eq!(gate.fail(&NotAttempted::ShuttingDown), 1);
         assert_eq!(*heard.borrow(), [(4, true), (6, false)]);
     }

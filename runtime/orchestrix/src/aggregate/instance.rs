@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::dedup::{Memory, Remembered, Reply, Verdict};
 use super::directory::{Local, Slot};
-use super::gate::Gate;
+use super::gate::{Gate, Withheld};
 use super::job::{Deliver, Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
 use super::recovery::{Recovered, Unrecovered, encoder_panicked, guarded, panic_words};
@@ -316,6 +316,11 @@ impl<A: Aggregate> Instance<A> {
         self.life.on_poisoned(reason)
     }
 
+    /// The node lost its shards: the state may be old.
+    pub(crate) fn on_fenced(&mut self) -> Next {
+        self.life.on_fenced()
+    }
+
     /// Something panicked where no guard of user code stands: the runtime itself, or a `Drop` of the user's. Nothing
     /// here can be trusted any more, and loading again might end in the same place.
     pub(crate) fn on_broken(&mut self, words: Arc<str>) -> Next {
@@ -368,24 +373,29 @@ impl<A: Aggregate> Instance<A> {
     }
 
     /// Answers once everything that the state contains is durable.
-    pub(crate) fn hold(&mut self, output: impl FnOnce(Result<(), NotAttempted>) + 'static) -> Ran<A> {
+    pub(crate) fn hold(&mut self, output: impl FnOnce(Result<(), Withheld>) + 'static) -> Ran<A> {
         self.hold_until(self.life.head(), output)
+    }
+
+    /// Looks, after an answer was computed, whether this node still speaks for the aggregate.
+    fn may_speak(&self) -> Result<(), Withheld> {
+        self.local.shared.standing.check().map_err(Withheld::NotOurs)
     }
 
     /// Refuses a job for what the memory of commands says, once that is durable: the command that an id was used for
     /// may vanish yet.
     pub(crate) fn hold_refusal(&mut self, job: Box<impl Deliver + 'static>, why: NotAttempted) -> Ran<A> {
-        self.hold(move |end| job.refuse(end.err().unwrap_or(why)))
+        self.hold(move |end| job.refuse(end.err().map_or(why, NotAttempted::from)))
     }
 
     /// Answers once a version is durable. Answers leave in order, so this one does not overtake an earlier one.
     pub(crate) fn hold_until(
         &mut self,
         needs: Version,
-        output: impl FnOnce(Result<(), NotAttempted>) + 'static,
+        output: impl FnOnce(Result<(), Withheld>) + 'static,
     ) -> Ran<A> {
         if needs <= self.life.durable() {
-            output(Ok(()));
+            output(self.may_speak());
             return Ran::Answered;
         }
         self.gate.hold(self.life.head(), Box::new(output));
@@ -395,7 +405,9 @@ impl<A: Aggregate> Instance<A> {
     /// The lane answered commits.
     pub(crate) fn on_settled(&mut self, settlement: &Settlement) -> Next {
         let next = self.life.on_settled(settlement);
-        let released = self.gate.release(self.life.durable());
+        let durable = self.life.durable();
+        let released =
+            if self.gate.has_due(durable) { self.gate.release(durable, &self.may_speak()) } else { 0 };
         self.answered(settlement.answered + released);
         if let Some(loss) = &settlement.loss {
             let failed = self.gate.fail(&loss.to_not_attempted());

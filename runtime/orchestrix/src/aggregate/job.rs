@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 
 use super::dedup::Verdict;
 use super::directory::Local;
+use super::gate::Withheld;
 use super::instance::{Draft, Instance};
 use super::recovery::{guarded, panic_words};
 use super::shared::Permit;
 use super::ticket::Ticket;
-use crate::error::{NotAttempted, SaveError, SendError};
+use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::node::Done;
 use crate::telemetry::traces;
 use crate::writer::{Fate, Pending};
@@ -180,7 +181,9 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
             Ok(reply) => Ok(Done { reply, version, shard, epoch, command_id, duplicate: true }),
             Err(error) => Err(NotAttempted::Unencodable { reason: error.to_string().into() }.into()),
         };
-        instance.hold_until(version, move |end| envelope.answer.give(end.map_err(SendError::from).and(done)))
+        instance.hold_until(version, move |end| {
+            envelope.answer.give(end.map_err(|why| not_repeated(command_id, why)).and(done));
+        })
     }
 
     fn decide(mut self: Box<Self>, instance: &mut Instance<A>, now: Timestamp) -> Ran<A> {
@@ -195,7 +198,9 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
             Err(refusal) => {
                 let answer = self.0.envelope.answer;
                 return instance.hold(move |end| {
-                    answer.give(Err(end.map_or_else(SendError::from, |()| SendError::Refused(refusal))));
+                    let refused = end
+                        .map_or_else(|why| NotAttempted::from(why).into(), |()| SendError::Refused(refusal));
+                    answer.give(Err(refused));
                 });
             }
         };
@@ -210,7 +215,9 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         let CommandJob { envelope, command_id, .. } = self.0;
         let (version, shard, epoch) = (instance.head(), envelope.route.shard, instance.epoch());
         let done = Done { reply, version, shard, epoch, command_id, duplicate: false };
-        instance.hold(move |end| envelope.answer.give(end.map(|()| done).map_err(SendError::from)))
+        instance.hold(move |end| {
+            envelope.answer.give(end.map(|()| done).map_err(|why| NotAttempted::from(why).into()))
+        })
     }
 
     fn append(
@@ -241,6 +248,14 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         tracing::error!(command = C::NAME, aggregate = type_name::<A>(), %words, "the aggregate's code panicked");
         self.0.metadata = context.metadata;
         Ran::Panicked(self, words)
+    }
+}
+
+/// Says why a retry does not get the first reply. The first attempt may well have been done: then this one does not know.
+fn not_repeated<E: From<NotAttempted> + From<Unknown>>(command_id: CommandId, why: Withheld) -> E {
+    match why {
+        Withheld::Lost(why) => why.into(),
+        Withheld::NotOurs(why) => Unknown { command_id, reason: why.to_string().into() }.into(),
     }
 }
 
@@ -324,7 +339,7 @@ where
             }
         };
         let seen = Seen { value, version: instance.head(), epoch: instance.epoch() };
-        instance.hold(move |end| envelope.answer.give(end.map(|()| seen)))
+        instance.hold(move |end| envelope.answer.give(end.map(|()| seen).map_err(NotAttempted::from)))
     }
 }
 
@@ -372,8 +387,9 @@ impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
                 let (answer, shard) = (self.0.envelope.answer, self.0.envelope.route.shard);
                 let done =
                     Done { reply: (), version, shard, epoch: instance.epoch(), command_id, duplicate: true };
-                instance
-                    .hold_until(version, move |end| answer.give(end.map(|()| done).map_err(SaveError::from)))
+                instance.hold_until(version, move |end| {
+                    answer.give(end.map(|()| done).map_err(|why| not_repeated(command_id, why)));
+                })
             }
             Verdict::Reused => instance.hold_refusal(self, NotAttempted::IdReused { command_id, stream }),
             Verdict::Expired => instance.hold_refusal(self, NotAttempted::IdExpired { command_id, stream }),
@@ -388,7 +404,7 @@ impl<A: Aggregate> Typed<A, SaveJob<A::Event>> {
             let answer = self.0.envelope.answer;
             return instance.hold(move |end| {
                 let conflict = SaveError::Conflict { stream, expected, actual };
-                answer.give(Err(end.map_or_else(SaveError::from, |()| conflict)));
+                answer.give(Err(end.map_or_else(|why| NotAttempted::from(why).into(), |()| conflict)));
             });
         }
         let context = instance.context(self.0.command_id, std::mem::take(&mut self.0.metadata), now);

@@ -165,6 +165,11 @@ impl Lifecycle {
         self.become_ended(Ending::Quarantined(reason))
     }
 
+    /// The node lost its shards. Commits in flight are still waited for.
+    pub(crate) fn on_fenced(&mut self) -> Next {
+        self.become_ended(Ending::Fenced)
+    }
+
     /// It should leave memory. It stays while it has anything to do; whoever asks may ask again.
     pub(crate) fn on_passivate(&mut self, idle: bool) -> Next {
         if idle && self.is_running() && self.in_flight == 0 {

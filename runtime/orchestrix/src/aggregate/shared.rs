@@ -1,7 +1,7 @@
 //! What every arbiter of a node shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use orchestrix_core::{Clock, EventStore, ShardCount, ShardId};
@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::dedup::Window;
 use super::residency::Residents;
 use super::snapshotter::Taken;
+use crate::cluster::Standing;
 use crate::error::NotAttempted;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
@@ -28,8 +29,8 @@ pub(crate) struct Shared {
     pub(crate) residents: Residents,
     pub(crate) loads: Arc<Semaphore>,
     pub(crate) telemetry: Arc<Telemetry>,
-    /// Set when a commit was refused because the shard has another owner.
-    pub(crate) fenced: AtomicBool,
+    /// Whether the node may answer for its shards.
+    pub(crate) standing: Standing,
 }
 
 impl Shared {

@@ -154,6 +154,10 @@ pub(super) fn settings(read: &mut Reader<'_>) -> Result<Settings, ConfigError> {
         residency_idle_max: read.seconds("RESIDENCY_IDLE_MAX", default.residency_idle_max)?,
         batch_events_max: read.count("BATCH_EVENTS_MAX", default.batch_events_max)?,
         batch_bytes_max: read.bytes("BATCH_BYTES_MAX", default.batch_bytes_max as u64)? as usize,
+        node_name: read.text("NODE_NAME").map(str::to_owned),
+        application_version: default.application_version,
+        lease: read.seconds("NODE_LEASE_SECONDS", default.lease)?,
+        claim_wait_max: read.seconds("CLAIM_WAIT_MAX", default.claim_wait_max)?,
         shutdown_timeout: read.seconds("SHUTDOWN_TIMEOUT", default.shutdown_timeout)?,
     };
     settings.validate().map_err(|error| out_of_range(&error))?;
@@ -168,7 +172,10 @@ fn snapshots(read: &mut Reader<'_>, default: SnapshotPolicy) -> Result<SnapshotP
 
 /// A variable has the name of its setting in capitals.
 fn out_of_range(error: &InvalidSetting) -> ConfigError {
-    let name = error.name.to_uppercase();
+    let name = match error.name {
+        "lease" => "NODE_LEASE_SECONDS".to_owned(),
+        name => name.to_uppercase(),
+    };
     let name = row(&name).name;
     ConfigError::Invalid { name, value: error.value.clone(), allowed: error.allowed.clone() }
 }

@@ -156,7 +156,7 @@ impl<A: Aggregate> AggregateRef<A> {
             self.type_index().ok_or(NotAttempted::NotRegistered { aggregate_type: A::TYPE.as_str() })?;
         match running.status() {
             NodeStatus::Running => {}
-            NodeStatus::Fenced => return Err(NotAttempted::unavailable("this node lost its shards")),
+            NodeStatus::Suspended | NodeStatus::Fenced => running.shared.standing.check()?,
             NodeStatus::Draining | NodeStatus::Stopped => return Err(NotAttempted::ShuttingDown),
         }
         let permit = running.in_flight.enter()?;

@@ -3,7 +3,6 @@
 use std::any::{TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use orchestrix_core::store::{BoxFuture, Source};
 use orchestrix_core::{Aggregate, Clock, EventStore, Incarnation, SystemClock};
@@ -12,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::Node;
 use super::running::{Running, Tasks};
 use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
+use crate::cluster::{self, Keeper, Lease, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
 use crate::store::{Memory, SqliteOptions};
@@ -144,15 +144,16 @@ impl Builder {
         let store = self.store.ok_or(StartError::NoStore)?.open().await.map_err(StartError::Open)?;
         let shards = store.info().shard_count;
         let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
-        let all: Vec<_> = shards.all().collect();
-        for claim in store.claim(&all, ownership.owner()).await? {
+        let held = cluster::hold(&*store, ownership.owner(), &self.settings).await?;
+        for claim in held.claims {
             ownership.claimed(claim);
         }
         let metrics = Arc::new(if self.metrics { Metrics::new() } else { Metrics::disabled() });
         let hooks = Arc::new(HookSet::new(self.hooks, &metrics));
         let names: Vec<_> = self.kinds.iter().map(|kind| kind.name).collect();
         let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
-        let parts = Parts { settings: self.settings, clock: self.clock, store, ownership, telemetry };
+        let (settings, clock, lease) = (self.settings, self.clock, held.lease);
+        let parts = Parts { settings, clock, store, ownership, telemetry, lease };
         parts.assemble(&self.kinds)
     }
 }
@@ -174,6 +175,7 @@ struct Parts {
     store: Arc<dyn EventStore>,
     ownership: Arc<Ownership>,
     telemetry: Arc<Telemetry>,
+    lease: Option<Lease>,
 }
 
 impl Parts {
@@ -206,7 +208,7 @@ impl Parts {
             lanes,
             snapshots,
             telemetry: self.telemetry,
-            fenced: AtomicBool::new(false),
+            standing: Standing::new(self.lease.and_then(|lease| lease.until())),
         });
         if queues.len() < inboxes.len() {
             for lane in queues.drain(..) {
@@ -217,6 +219,10 @@ impl Parts {
             }
         }
         start_arbiters(&shared, kinds, receivers, queues, &mut tasks)?;
+        if let Some(lease) = self.lease {
+            let (keeper, stop) = Keeper::new(&shared, &inboxes, lease);
+            tasks.keeper = Some((stop, tokio::spawn(keeper.run())));
+        }
         let types: HashMap<_, _> =
             kinds.iter().enumerate().map(|(place, kind)| (kind.type_id, place)).collect();
         Ok(Node { running: Running::start(shared, inboxes, types, tasks) })

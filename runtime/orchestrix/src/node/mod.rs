@@ -51,7 +51,11 @@ pub enum NodeStatus {
     Running,
     /// It finishes what it has and takes nothing new.
     Draining,
-    /// It lost its shards to another owner, or its writer failed; it answers nothing until it is started again.
+    /// It does not hold its shards now: its lease has ended, or another run took over. It answers nothing, and holds
+    /// them again by itself once the store answers and the other run has gone.
+    Suspended,
+    /// It lost its shards to another owner at a store without leases, or its writer failed; it answers nothing until
+    /// it is started again.
     Fenced,
     /// It has stopped.
     Stopped,

@@ -26,6 +26,8 @@ pub(super) struct Tasks {
     /// Those that run outside of the arbiters.
     pub(super) lanes: Vec<AbortHandle>,
     pub(super) snapshotter: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// At stores with leases.
+    pub(super) keeper: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     pub(super) arbiters: Vec<thread::JoinHandle<()>>,
 }
 
@@ -76,8 +78,7 @@ impl Running {
 
     pub(crate) fn status(&self) -> NodeStatus {
         match self.status.load(Ordering::Acquire) {
-            RUNNING if self.shared.fenced.load(Ordering::Acquire) => NodeStatus::Fenced,
-            RUNNING => NodeStatus::Running,
+            RUNNING => self.shared.standing.status(),
             DRAINING => NodeStatus::Draining,
             _ => NodeStatus::Stopped,
         }
@@ -168,6 +169,15 @@ async fn finish(running: &Running, tasks: Tasks, deadline: Instant) {
     }
     for lane in &tasks.lanes {
         lane.abort();
+    }
+    if let Some((stop, keeper)) = tasks.keeper {
+        // Until now it renewed the lease, so that what was under way could be finished. One that is stuck at the store
+        // is left behind: closing the store ends it.
+        let _ = stop.send(());
+        let _ = tokio::time::timeout_at(deadline.into(), keeper).await;
+        if let Err(error) = running.shared.store.leave(running.shared.ownership.owner()).await {
+            tracing::warn!(%error, "the lease of this node could not be given back; it ends by itself");
+        }
     }
     running.shared.store.close().await;
     for inbox in &running.inboxes {

@@ -26,7 +26,7 @@ pub struct Health {
     /// What is wrong, when something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The node: `running`, `draining`, `fenced` or `stopped`.
+    /// The node: `running`, `draining`, `suspended`, `fenced` or `stopped`.
     pub node: &'static str,
     /// Which store it is.
     pub store: StoreHealth,
@@ -153,6 +153,9 @@ fn error(status: NodeStatus, store: Option<&String>) -> Option<String> {
             Some("another process has taken over the store; restart this one to take it back".to_owned())
         }
         NodeStatus::Stopped => Some("the node has stopped".to_owned()),
+        NodeStatus::Suspended => Some(store.cloned().unwrap_or_else(|| {
+            "this node does not hold its shards; it takes them back by itself when they are free".to_owned()
+        })),
         NodeStatus::Running | NodeStatus::Draining => store.cloned(),
     }
 }
@@ -161,6 +164,7 @@ fn word(status: NodeStatus) -> &'static str {
     match status {
         NodeStatus::Running => "running",
         NodeStatus::Draining => "draining",
+        NodeStatus::Suspended => "suspended",
         NodeStatus::Fenced => "fenced",
         NodeStatus::Stopped => "stopped",
     }

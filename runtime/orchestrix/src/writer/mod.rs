@@ -14,6 +14,7 @@ mod lane;
 mod resolve;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use orchestrix_core::store::{Claim, Commit, CommitOutcome};
 use orchestrix_core::{Epoch, Incarnation, ShardId, Version};
@@ -93,18 +94,26 @@ pub(crate) struct Settlement {
 
 /// Which shards this run of the node owns, and at which epochs.
 pub(crate) struct Ownership {
-    owner: Incarnation,
+    owner: Mutex<Incarnation>,
     epochs: Vec<AtomicU64>,
 }
 
 impl Ownership {
     pub(crate) fn new(owner: Incarnation, shards: usize) -> Self {
-        Self { owner, epochs: (0..shards).map(|_| AtomicU64::new(0)).collect() }
+        Self { owner: Mutex::new(owner), epochs: (0..shards).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Returns this run of the node.
     pub(crate) fn owner(&self) -> Incarnation {
-        self.owner
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note that the node has claimed its shards as a new run. Nothing that was decided before is in flight.
+    pub(crate) fn change_owner(&self, owner: Incarnation, claims: &[Claim]) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+        for claim in claims {
+            self.claimed(*claim);
+        }
     }
 
     /// Returns the epoch under which a shard is owned.

@@ -8,6 +8,7 @@ mod counter;
 mod embedded;
 mod evictions;
 mod harness;
+mod leases;
 mod linearizable;
 mod panicking_codec;
 mod poison;

@@ -3,7 +3,7 @@
 mod fence;
 mod migrate;
 mod owner;
-mod place;
+pub mod place;
 mod roles;
 mod sessions;
 mod slow;

@@ -13,12 +13,12 @@ use super::arguments::Args;
 use super::error::Failed;
 use super::lanes::LANES_MAX;
 use super::ledger::Ownership;
-use super::life::{Life, is_gone};
 use super::rows::{Elements, Malformed, Value as _, get, maybe};
 use super::statements::{
     CLAIM, DELETE_SNAPSHOT, JOIN, LEAVE, NODE, PING, QUARANTINE, RELEASE, RENEW, SAVE_CHECKPOINT,
     SAVE_SNAPSHOTS,
 };
+use crate::cluster::{Life, is_gone};
 
 /// What a claim came to.
 enum Claimed {

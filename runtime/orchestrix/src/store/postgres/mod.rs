@@ -21,7 +21,6 @@ mod keep;
 mod key;
 mod lanes;
 mod ledger;
-mod life;
 mod migrations;
 mod moment;
 mod open_error;

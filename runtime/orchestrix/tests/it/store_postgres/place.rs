@@ -85,24 +85,24 @@ fn options(url: &str) -> PostgresOptions {
 }
 
 /// Room for one database.
-pub(super) struct Place {
+pub struct Place {
     name: OnceCell<String>,
     is_empty: bool,
 }
 
 impl Place {
     /// A database with the schema.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { name: OnceCell::new(), is_empty: false }
     }
 
     /// A database without anything.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         Self { name: OnceCell::new(), is_empty: true }
     }
 
     /// Returns its URL; makes it at the first call.
-    pub(super) async fn url(&self) -> String {
+    pub async fn url(&self) -> String {
         let name = self.name.get_or_init(|| async {
             let name = fresh_name("test");
             create(&name, if self.is_empty { "template0" } else { template().await }).await;
@@ -112,30 +112,30 @@ impl Place {
     }
 
     /// Returns its URL for another user.
-    pub(super) async fn url_of(&self, user: &str, password: &str) -> String {
+    pub async fn url_of(&self, user: &str, password: &str) -> String {
         let url = self.url().await;
         let (_, rest) = url.rsplit_once('@').expect("the tests' own URL names a user");
         format!("postgres://{user}:{password}@{rest}")
     }
 
     /// Removes a user that a story has made.
-    pub(super) async fn drop_user(&self, user: &str) {
+    pub async fn drop_user(&self, user: &str) {
         let mut hand = self.by_hand().await;
         let text = format!("DROP OWNED BY {user}; DROP ROLE {user}");
         hand.execute(AssertSqlSafe(text)).await.expect("the user can be removed");
     }
 
     /// Returns how the store opens it in the tests.
-    pub(super) async fn options(&self) -> PostgresOptions {
+    pub async fn options(&self) -> PostgresOptions {
         options(&self.url().await)
     }
 
-    pub(super) async fn open(&self) -> Postgres {
+    pub async fn open(&self) -> Postgres {
         self.options().await.connect().await.expect("the database opens")
     }
 
     /// Opens it as any other program could.
-    pub(super) async fn by_hand(&self) -> PgConnection {
+    pub async fn by_hand(&self) -> PgConnection {
         connect(&self.url().await).await
     }
 }

@@ -5,20 +5,20 @@ use std::path::Path;
 
 /// What tells one process from every other one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Life {
-    pub(super) host: String,
+pub(crate) struct Life {
+    pub(crate) host: String,
     /// One start of the machine.
-    pub(super) boot_id: String,
+    pub(crate) boot_id: String,
     /// Where `pid` is valid.
-    pub(super) pid_namespace: String,
-    pub(super) pid: u32,
+    pub(crate) pid_namespace: String,
+    pub(crate) pid: u32,
     /// When it began, in clock ticks since the machine started.
-    pub(super) started: u64,
+    pub(crate) started: u64,
 }
 
 impl Life {
     /// Describes this process; what cannot be told stays empty, and then nothing is proved by it.
-    pub(super) fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let pid = std::process::id();
         let namespace = fs::read_link("/proc/self/ns/pid");
         Self {
@@ -33,7 +33,7 @@ impl Life {
 
 /// Tells whether a process is gone for certain: it ran on this machine, in this start of it, where process numbers mean
 /// the same, and no process of that number began at that time.
-pub(super) fn is_gone(other: &Life, own: &Life) -> bool {
+pub(crate) fn is_gone(other: &Life, own: &Life) -> bool {
     let same_place = other.host == own.host
         && other.boot_id == own.boot_id
         && other.pid_namespace == own.pid_namespace
