@@ -5,6 +5,7 @@
 //! the same words. Futures are boxed, so that a store is one object behind an `Arc`.
 
 mod error;
+mod import;
 mod node;
 mod record;
 
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use error::{ClaimError, ReadError, Source, WriteError};
+pub use import::{ImportError, ImportStep};
 pub use node::NodeRecord;
 pub use record::{
     Batch, Claim, Commit, CommitOutcome, Direction, Loaded, NewEvent, QuarantineRecord, Receipt,
@@ -55,6 +57,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// **Read**
 /// 10. A read sees every commit that was answered before the read began, and never part of a commit.
+///
+/// 16. The heads of all shards are those of one moment: whatever was answered before is in them, and what led to
+///     something that is in them is in them too.
+///
+/// **Import** (stores that take one)
+/// 17. Imported events are stored as they are, with their seqs, versions, epochs and times; those of a step together or
+///     not at all. One that does not continue its shard and its stream is a `Gap`, and nothing of the step is stored.
+/// 18. Only an empty store that nobody has claimed is imported into, and until the import is finished every claim
+///     fails. An import that was interrupted is taken up again under its own name only.
+/// 19. A finished import is another life of the store: what owned shards in the life that the events come from is fenced,
+///     and the next claim gives each shard an epoch above that of every imported event.
 ///
 /// **Snapshots, checkpoints**
 /// 11. They are fenced as appends are. A snapshot never replaces one of a higher version.
@@ -137,6 +150,19 @@ pub trait EventStore: Send + Sync + 'static {
         after: Seq,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, ReadError>>;
+
+    /// Returns the last seq of each shard, in the order of the shards, all of one moment.
+    ///
+    /// A store that cannot tell answers `Unavailable`; no node needs it.
+    fn heads(&self) -> BoxFuture<'_, Result<Vec<Seq>, ReadError>> {
+        let reason = format!("the store {} does not tell the heads of its shards", self.info().name);
+        Box::pin(std::future::ready(Err(ReadError::Unavailable { reason, source: None })))
+    }
+
+    /// Takes a step of an import: begin, events (many times), finish. A store that takes none answers `Unsupported`.
+    fn import(&self, _step: ImportStep) -> BoxFuture<'_, Result<(), ImportError>> {
+        Box::pin(std::future::ready(Err(ImportError::Unsupported { store: self.info().name })))
+    }
 
     /// Lists the streams of a type in the order of their ids (bytewise), after `after_id`, with their versions.
     fn list_streams<'a>(

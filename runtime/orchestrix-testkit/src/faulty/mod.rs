@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, NodeRecord, QuarantineRecord,
-    ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
+    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo,
+    StoreStats, StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
@@ -125,6 +126,12 @@ impl Injected for ClaimError {
     }
 }
 
+impl Injected for ImportError {
+    fn injected(reason: String) -> Self {
+        Self::unavailable(reason)
+    }
+}
+
 impl EventStore for Faulty {
     fn info(&self) -> StoreInfo {
         self.inner().info()
@@ -198,6 +205,14 @@ impl EventStore for Faulty {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RecordedEvent>, ReadError>> {
         Box::pin(self.call(Operation::Read, move |store| store.read_shard(shard, after, limit)))
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Vec<Seq>, ReadError>> {
+        Box::pin(self.call(Operation::Read, EventStore::heads))
+    }
+
+    fn import(&self, step: ImportStep) -> BoxFuture<'_, Result<(), ImportError>> {
+        Box::pin(self.call(Operation::Import, move |store| store.import(step)))
     }
 
     fn list_streams<'a>(

@@ -41,8 +41,10 @@ pub enum Operation {
     Confirm,
     /// `load` and `load_many`.
     Load,
-    /// `read_stream`, `read_shard`, `list_streams` and `stats`.
+    /// `read_stream`, `read_shard`, `heads`, `list_streams` and `stats`.
     Read,
+    /// `import`.
+    Import,
     /// `save_snapshots` and `delete_snapshot`.
     Snapshot,
     /// `checkpoint` and `save_checkpoint`.

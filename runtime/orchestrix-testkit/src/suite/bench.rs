@@ -173,6 +173,13 @@ impl Writer {
         Self { store, owner, epochs, shard_count }
     }
 
+    /// Returns a writer that claims nothing and believes to own every shard at an epoch.
+    pub(super) fn of_epoch(store: Arc<dyn EventStore>, epoch: Epoch) -> Self {
+        let shard_count = store.info().shard_count;
+        let epochs = shard_count.all().map(|shard| (shard, epoch)).collect();
+        Self { store, owner: Incarnation::fresh(), epochs, shard_count }
+    }
+
     /// Returns the same claims in the hands of another incarnation.
     pub(super) fn under(&self, owner: Incarnation) -> Self {
         Self { owner, ..self.clone() }

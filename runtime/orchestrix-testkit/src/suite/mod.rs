@@ -10,6 +10,7 @@ pub mod append;
 pub mod checkpoint;
 pub mod fence;
 pub mod fidelity;
+pub mod import;
 pub mod lease;
 pub mod life;
 pub mod load;
@@ -170,6 +171,17 @@ macro_rules! store_conformance {
                 headers_and_receipts_come_back
                 the_ends_of_every_range_come_back
             ]
+            import: [
+                heads_hold_no_effect_without_its_cause
+                imported_events_are_stored_as_they_are
+                an_import_may_come_event_by_event
+                what_does_not_continue_the_log_stores_nothing
+                only_an_empty_store_is_imported_into
+                an_interrupted_import_is_taken_up_under_its_own_name
+                epochs_go_on_above_the_imported_ones
+                owners_of_the_former_life_are_fenced
+                a_large_step_is_stored
+            ]
             life: [
                 the_store_describes_itself
                 many_tasks_may_append_at_once
@@ -208,6 +220,7 @@ mod tests {
             include_str!("checkpoint.rs"),
             include_str!("fence.rs"),
             include_str!("fidelity.rs"),
+            include_str!("import.rs"),
             include_str!("lease.rs"),
             include_str!("life.rs"),
             include_str!("load.rs"),

@@ -6,6 +6,7 @@
 //! | [`Sqlite`] | services on one machine | yes | one at a time |
 //! | [`Postgres`] | services on one or many machines | yes | many; each shard has one owner |
 
+mod import;
 mod memory;
 mod postgres;
 mod recent;

@@ -3,8 +3,9 @@
 //! It keeps every obligation of [`EventStore`] except that nothing survives the process: [`StoreInfo::durable`] is
 //! `false`. All that belongs to a shard (ownership, log, streams, snapshots, checkpoints, quarantine) stands in one
 //! [`Shard`] behind one lock, so that each fence is checked and each commit is stored under the same lock. No lock is
-//! held across an `.await`, and no two locks are held at once.
+//! held across an `.await`, and no two locks are held at once, except that heads and imports hold all in their order.
 
+mod import;
 mod log;
 mod packed;
 mod shard;
@@ -14,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, Commit, CommitOutcome, EventStore, Loaded, QuarantineRecord,
-    ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, Commit, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
+    QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats,
+    StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Version};
 
@@ -95,7 +97,7 @@ impl Memory {
     }
 
     fn claim_all(&self, shards: &[ShardId], owner: Incarnation) -> Result<Vec<Claim>, Refused> {
-        shards.iter().map(|shard| Ok(self.shard(*shard)?.claim(owner))).collect()
+        shards.iter().map(|shard| self.shard(*shard)?.claim(owner)).collect()
     }
 
     fn streams_after(
@@ -205,6 +207,14 @@ impl EventStore for Memory {
         Box::pin(async move { Ok(self.shard(shard)?.read(after, limit)) })
     }
 
+    fn heads(&self) -> BoxFuture<'_, Result<Vec<Seq>, ReadError>> {
+        Box::pin(async move { Ok(self.heads_now()?) })
+    }
+
+    fn import(&self, step: ImportStep) -> BoxFuture<'_, Result<(), ImportError>> {
+        Box::pin(async move { self.import_step(step) })
+    }
+
     /// Looks at every stream for each page: fine for what fits in memory.
     fn list_streams<'a>(
         &'a self,
@@ -288,6 +298,8 @@ enum Refused {
     Closed,
     #[error("there is no shard {shard}; the log has {count}, counted from 0")]
     NoSuchShard { shard: ShardId, count: u32 },
+    #[error("the store is being imported into: {0}; it can be claimed when that is finished")]
+    Importing(String),
 }
 
 impl From<Refused> for ReadError {

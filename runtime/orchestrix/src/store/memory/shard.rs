@@ -9,7 +9,7 @@ use orchestrix_core::store::{
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
 use super::log::{EventRef, Log, Place, StreamNumber};
-use super::packed;
+use super::{Refused, packed};
 use crate::hash::IdHash;
 
 /// The largest commit, in bytes: 1 GiB, since lengths are kept in 32 bits, and SQLite takes no more either.
@@ -29,6 +29,8 @@ pub(super) struct Shard {
     snapshots: StreamMap<SnapshotRecord>,
     quarantine: StreamMap<QuarantineRecord>,
     checkpoints: HashMap<String, Seq>,
+    /// The import under way.
+    importing: Option<String>,
 }
 
 /// Where one stream's commits stand in the log.
@@ -49,14 +51,53 @@ impl Shard {
             snapshots: StreamMap::default(),
             quarantine: StreamMap::default(),
             checkpoints: HashMap::new(),
+            importing: None,
         }
     }
 
     /// Gives the shard to an owner, under a new epoch.
-    pub(super) fn claim(&mut self, owner: Incarnation) -> Claim {
+    pub(super) fn claim(&mut self, owner: Incarnation) -> Result<Claim, Refused> {
+        if let Some(import) = &self.importing {
+            return Err(Refused::Importing(import.clone()));
+        }
         self.epoch = self.epoch.next();
         self.owner = Some(owner);
-        Claim { shard: self.id, epoch: self.epoch, head: self.log.head() }
+        Ok(Claim { shard: self.id, epoch: self.epoch, head: self.log.head() })
+    }
+
+    pub(super) fn head(&self) -> Seq {
+        self.log.head()
+    }
+
+    pub(super) fn version(&self, stream: &StreamId) -> Version {
+        self.streams.get(stream).map_or(Version::ZERO, |stream| stream.version)
+    }
+
+    pub(super) fn importing(&self) -> Option<&String> {
+        self.importing.as_ref()
+    }
+
+    pub(super) fn set_importing(&mut self, name: Option<String>) {
+        self.importing = name;
+    }
+
+    /// Says what is in the shard, if anything is.
+    pub(super) fn contents(&self) -> Option<String> {
+        let id = self.id;
+        let Self { owner, snapshots, quarantine, checkpoints, .. } = self;
+        let besides = [snapshots.len(), quarantine.len(), checkpoints.len()].iter().sum::<usize>();
+        match (self.log.head(), owner) {
+            (Seq::ZERO, None) if besides == 0 => None,
+            (Seq::ZERO, None) => Some(format!("shard {id} has snapshots, checkpoints or quarantines")),
+            (Seq::ZERO, Some(owner)) => Some(format!("shard {id} is owned by run {owner}")),
+            (head, _) => Some(format!("shard {id} has {head} events")),
+        }
+    }
+
+    /// Adds a commit as it was recorded elsewhere. The caller has checked that it continues the log.
+    pub(super) fn import(&mut self, commit: &Commit) {
+        self.epoch = self.epoch.max(commit.epoch);
+        self.store(commit);
     }
 
     /// Tells whether this is the owner, at the current epoch: both must match.
@@ -77,6 +118,10 @@ impl Shard {
             let reason = format!("a commit of {bytes} bytes is over the limit of {COMMIT_BYTES_MAX}");
             return CommitOutcome::Unavailable { reason: reason.into() };
         }
+        self.store(commit)
+    }
+
+    fn store(&mut self, commit: &Commit) -> CommitOutcome {
         // A known stream, the common case, costs one lookup and no copy of its id.
         if let Some(stream) = self.streams.get_mut(&commit.stream) {
             if commit.expected != stream.version {

@@ -12,6 +12,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo, Postgres};
 use sqlx::types::Type;
+use uuid::Uuid;
 
 use super::key::StreamKey;
 use super::moment::Moment;
@@ -75,6 +76,7 @@ element! {
     Moment, TIMESTAMPTZ, TIMESTAMPTZ_ARRAY, |value| &value.0.to_be_bytes();
     Incarnation, UUID, UUID_ARRAY, |value| value.as_uuid().as_bytes();
     CommandId, UUID, UUID_ARRAY, |value| value.as_uuid().as_bytes();
+    Uuid, UUID, UUID_ARRAY, |value| value.as_bytes();
     StreamKey, UUID, UUID_ARRAY, |value| &value.0.to_be_bytes();
 }
 

@@ -68,6 +68,7 @@ impl Inner {
         dead: &[Incarnation],
     ) -> Result<Claimed, Failed> {
         let arguments = Args::default()
+            .add(self.cluster())
             .add(owner)
             .array(shards.len(), || shards.iter().map(|shard| shard_number(*shard)))
             .slice(dead)

@@ -24,6 +24,11 @@ const FILES: &[(i64, &str, &str)] = &[
         "0004_separate_the_roles",
         include_str!("../../../../../migrations/postgres/0004_separate_the_roles.sql"),
     ),
+    (
+        5,
+        "0005_archive_backup_and_restore",
+        include_str!("../../../../../migrations/postgres/0005_archive_backup_and_restore.sql"),
+    ),
 ];
 
 /// The schema of the store and the table in which SQLx keeps what was applied.

@@ -17,6 +17,7 @@ mod append;
 mod arguments;
 mod book;
 mod error;
+mod import;
 mod keep;
 mod key;
 mod lanes;
@@ -33,12 +34,13 @@ mod statements;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, NodeRecord, QuarantineRecord,
-    ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
+    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo,
+    StoreStats, StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 use tokio::runtime::Handle;
@@ -85,7 +87,8 @@ struct Inner {
     pool: Arc<Pool>,
     lanes: Arc<Lanes>,
     book: Arc<Book>,
-    cluster: Uuid,
+    /// Changes only when an import is finished over this very handle.
+    cluster: RwLock<Uuid>,
     lane_count: usize,
     read_only: bool,
     /// Carries the connections, and the work on them.
@@ -109,7 +112,7 @@ impl Postgres {
 
     /// Returns the name of this life of the database: a restore gives it another one.
     pub fn cluster(&self) -> Uuid {
-        self.inner.cluster
+        self.inner.cluster()
     }
 
     fn assemble(
@@ -125,7 +128,7 @@ impl Postgres {
             lanes: Lanes::new(Arc::clone(&target), lane_count, limits.recycle),
             book: Book::new(log.shard_count, log.stream_seed),
             target,
-            cluster: log.cluster,
+            cluster: RwLock::new(log.cluster),
             lane_count,
             read_only,
             runtime: Handle::current(),
@@ -171,6 +174,14 @@ impl Postgres {
 }
 
 impl Inner {
+    fn cluster(&self) -> Uuid {
+        *self.cluster.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_cluster(&self, cluster: Uuid) {
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+    }
+
     fn check_shards(&self, shards: &[ShardId]) -> Result<(), Failed> {
         let count = self.book.shard_count.get();
         match shards.iter().find(|shard| shard.get() >= count) {
@@ -296,6 +307,14 @@ impl EventStore for Postgres {
             inner.check_shards(&[shard])?;
             Ok(inner.read_shard(shard, after, limit).await?)
         }))
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Vec<Seq>, ReadError>> {
+        Box::pin(self.carry(|inner| async move { Ok(inner.heads().await?) }))
+    }
+
+    fn import(&self, step: ImportStep) -> BoxFuture<'_, Result<(), ImportError>> {
+        Box::pin(self.change(move |inner| async move { inner.import(step).await }))
     }
 
     fn list_streams<'a>(

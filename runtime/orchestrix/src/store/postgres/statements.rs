@@ -7,7 +7,8 @@ pub(super) struct Statement {
     pub(super) text: &'static str,
 }
 
-const fn statement(name: &'static str, text: &'static str) -> Statement {
+/// Names a text.
+pub(super) const fn statement(name: &'static str, text: &'static str) -> Statement {
     Statement { name, text }
 }
 
@@ -99,7 +100,8 @@ pub(super) const VERSIONS: Statement = statement(
 
 pub(super) const CLAIM: Statement = statement(
     "claim",
-    "SELECT c.shard, c.epoch, c.head, c.generation, c.server, c.holder FROM orchestrix.claim($1, $2, $3, $4) AS c",
+    "SELECT c.shard, c.epoch, c.head, c.generation, c.server, c.holder \
+     FROM orchestrix.claim_in($1, $2, $3, $4, $5) AS c",
 );
 
 pub(super) const NODE: Statement = statement(

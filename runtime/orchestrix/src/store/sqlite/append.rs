@@ -78,6 +78,26 @@ impl Writer {
         }
     }
 
+    /// Stores a plan of an import in which nothing was refused, and knows of it from here on.
+    pub(super) async fn store_planned(
+        &mut self,
+        batch: &Batch,
+        plan: Plan,
+        slots: Slots,
+    ) -> Result<(), sqlx::Error> {
+        let slice = self.tail().slice(plan.events, entries_for(size_for(plan.events)));
+        let stored = self.store(batch, &plan, &slice).await?;
+        if stored.events != plan.events as u64 {
+            let reason = format!(
+                "{} of {} events were stored: the generation has changed",
+                stored.events, plan.events
+            );
+            return Err(sqlx::Error::Protocol(reason));
+        }
+        self.take_in(batch, plan, slots, slice, stored.entries).await;
+        Ok(())
+    }
+
     /// Knows from here on what was stored, before anybody is answered: whoever reads after an answer finds it.
     async fn take_in(&mut self, batch: &Batch, plan: Plan, slots: Slots, slice: Slice, entries: u64) {
         if entries < slice.rows.len() as u64 {

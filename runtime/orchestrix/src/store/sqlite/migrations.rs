@@ -19,6 +19,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "0002_keep_snapshots_checkpoints_and_quarantine",
         include_str!("../../../../../migrations/sqlite/0002_keep_snapshots_checkpoints_and_quarantine.sql"),
     ),
+    (3, "0003_take_imports", include_str!("../../../../../migrations/sqlite/0003_take_imports.sql")),
 ];
 
 /// The table in which SQLx keeps what was applied.

@@ -19,6 +19,7 @@ mod combine;
 mod connect;
 mod error;
 mod finish;
+mod import;
 mod keep;
 mod late;
 mod load;
@@ -44,8 +45,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, QuarantineRecord, ReadError,
-    RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
+    QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats,
+    StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Version};
 use tokio::runtime::Handle;
@@ -243,6 +245,15 @@ impl EventStore for Sqlite {
             self.check_shards([shard])?;
             self.inner.readers.read_shard(shard, after, limit).await
         })
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Vec<Seq>, ReadError>> {
+        Box::pin(self.inner.readers.heads())
+    }
+
+    fn import(&self, step: ImportStep) -> BoxFuture<'_, Result<(), ImportError>> {
+        let taken = self.write(move |writer| Box::pin(writer.import(step)));
+        Box::pin(async move { taken.await? })
     }
 
     fn list_streams<'a>(

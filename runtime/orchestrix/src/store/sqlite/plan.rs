@@ -129,6 +129,20 @@ pub(super) struct Plan {
 impl Plan {
     /// Decides about each commit in turn, each on top of those before it.
     pub(super) fn make(batch: &Batch, slots: &Slots, ledger: &Ledger) -> Self {
+        Self::decide(batch, slots, ledger, |commit| refusal(commit, batch.owner, ledger))
+    }
+
+    /// Places commits of another log, which nobody owns here; they keep the epochs that they have.
+    pub(super) fn of_import(batch: &Batch, slots: &Slots, ledger: &Ledger) -> Self {
+        Self::decide(batch, slots, ledger, |commit| no_room(commit, ledger))
+    }
+
+    fn decide(
+        batch: &Batch,
+        slots: &Slots,
+        ledger: &Ledger,
+        refuse: impl Fn(&Commit) -> Option<CommitOutcome>,
+    ) -> Self {
         let mut plan = Self {
             outcomes: Vec::with_capacity(batch.commits.len()),
             placed: Vec::with_capacity(batch.commits.len()),
@@ -139,7 +153,7 @@ impl Plan {
             stream_number_next: ledger.stream_number_next,
         };
         for (at, commit) in batch.commits.iter().enumerate() {
-            let outcome = match refusal(commit, batch.owner, ledger) {
+            let outcome = match refuse(commit) {
                 Some(refused) => refused,
                 None => plan.place(at, commit, slots.of_commit[at]),
             };
@@ -186,7 +200,7 @@ fn refusal(commit: &Commit, owner: Incarnation, ledger: &Ledger) -> Option<Commi
     let count = ShardCount::new(ledger.shards.len() as u32).expect("a log has 1 to 4,096 shards");
     let home = count.shard_of_stream(&commit.stream);
     let Commit { stream, shard, .. } = commit;
-    if commit.shard != home {
+    if *shard != home {
         return Some(unavailable(format!("{stream} belongs to shard {home} and not to {shard}")));
     }
     if !ledger.is_held(commit.shard, commit.epoch, owner) {
@@ -195,7 +209,12 @@ fn refusal(commit: &Commit, owner: Incarnation, ledger: &Ledger) -> Option<Commi
     if commit.events.is_empty() {
         return Some(unavailable(format!("a commit to {stream} has no events")));
     }
-    let head = ledger.shards[commit.shard.get() as usize].head;
+    no_room(commit, ledger)
+}
+
+/// Returns the answer for a commit that its shard cannot hold.
+fn no_room(commit: &Commit, ledger: &Ledger) -> Option<CommitOutcome> {
+    let (shard, head) = (commit.shard, ledger.shards[commit.shard.get() as usize].head);
     if head.get() + commit.events.len() as u64 > SEQ_MAX {
         return Some(unavailable(format!("shard {shard} is full: it holds {head} events")));
     }
