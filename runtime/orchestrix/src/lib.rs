@@ -61,6 +61,7 @@
 //! | `cluster` | holding the shards under a lease, when others may share the store |
 //! | `writer` | commits of many aggregates in one append, and what became of each |
 //! | [`store`] | the stores: in memory, and embedded in one SQLite file |
+//! | [`ops`] | backups of a log and their way back |
 //! | [`telemetry`], [`bus`] | metrics, hooks, logs, health; stored events as CloudEvents |
 //! | [`config`], [`cli`] | settings from the environment; the command line that an application can offer |
 //!
@@ -74,6 +75,7 @@ pub mod config;
 pub mod error;
 mod hash;
 pub mod node;
+pub mod ops;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

@@ -120,11 +120,13 @@ pub fn from_cloud_event(event: &Event) -> Result<RecordedEvent, NotOurs> {
     })
 }
 
-fn source(stream: &StreamId) -> String {
+/// Returns the source of a stream's events.
+pub(crate) fn source(stream: &StreamId) -> String {
     format!("/{}/{}", stream.aggregate_type, utf8_percent_encode(&stream.id, ESCAPED))
 }
 
-fn stream(source: &str) -> Result<StreamId, NotOurs> {
+/// Reads a stream out of the source of its events.
+pub(crate) fn stream(source: &str) -> Result<StreamId, NotOurs> {
     let wrong = || not_ours("source", format!("is {source:?}; it must be /type/id"));
     let (aggregate_type, id) =
         source.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(wrong)?;

@@ -55,7 +55,7 @@ pub(super) fn gap(event: &RecordedEvent, reason: String) -> ImportError {
 }
 
 /// Tells whether an event belongs to the commit of the one before it in the shard.
-pub(super) fn is_same_commit(before: &RecordedEvent, event: &RecordedEvent) -> bool {
+pub(crate) fn is_same_commit(before: &RecordedEvent, event: &RecordedEvent) -> bool {
     // A receipt stands with a commit's last event, so nothing follows it.
     before.receipt.is_none()
         && before.stream == event.stream

@@ -12,6 +12,7 @@ mod postgres;
 mod recent;
 mod sqlite;
 
+pub(crate) use import::is_same_commit;
 pub use memory::Memory;
 pub use postgres::{PoolStatus, Postgres, PostgresOpenError, PostgresOptions};
 pub use sqlite::{MigrationStatus, OpenError, Sqlite, SqliteOptions};

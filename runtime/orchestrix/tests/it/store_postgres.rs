@@ -2,7 +2,7 @@
 
 mod fence;
 mod migrate;
-mod owner;
+pub mod owner;
 pub mod place;
 mod roles;
 mod sessions;

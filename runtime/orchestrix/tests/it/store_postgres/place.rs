@@ -85,6 +85,7 @@ fn options(url: &str) -> PostgresOptions {
 }
 
 /// Room for one database.
+#[derive(Clone)]
 pub struct Place {
     name: OnceCell<String>,
     is_empty: bool,
@@ -109,6 +110,15 @@ impl Place {
             name
         });
         Server::get().url(name.await)
+    }
+
+    /// Loses the database with all that is in it, and makes an empty one of the same name. Sessions are cut.
+    pub async fn destroy(&self) {
+        let name = self.name.get().expect("it was used before");
+        let mut main = connect(&Server::get().main_url()).await;
+        let text = format!("DROP DATABASE {name} WITH (FORCE)");
+        main.execute(AssertSqlSafe(text)).await.expect("a database can be dropped");
+        create(name, "template0").await;
     }
 
     /// Returns its URL for another user.

@@ -1,0 +1,9 @@
+//! What a night shift needs: backups of a log, and their way back.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`backup`] | an online export of any store, its verification, and a restore up to a moment |
+//! | `shard_check` ◇ | what the events of a shard must look like, one after the other |
+
+pub mod backup;
+pub(crate) mod shard_check;
