@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 7] = [
+        const IN_WORDS: [&str; 8] = [
             "AUTO_MIGRATE",
             "DATABASE_POOL_SIZE",
             "SHARD_COUNT",
@@ -192,6 +192,7 @@ mod tests {
             "JAEGER_ENDPOINT",
             "ARBITERS",
             "MAILBOX_COMMANDS_MAX",
+            "NODE_NAME",
         ];
         let config = Config::from_pairs(&[]).expect("the defaults are valid");
         for one in config.effective().iter().filter(|one| !IN_WORDS.contains(&one.name)) {
@@ -214,6 +215,9 @@ mod tests {
             ("RESIDENCY_IDLE_MAX", "1"),
             ("BATCH_EVENTS_MAX", "11"),
             ("BATCH_BYTES_MAX", "1024"),
+            ("NODE_NAME", "ada"),
+            ("NODE_LEASE_SECONDS", "4"),
+            ("CLAIM_WAIT_MAX", "0"),
             ("SHUTDOWN_TIMEOUT", "0"),
         ];
         let settings = Config::from_pairs(&pairs).expect("valid").settings;
@@ -231,6 +235,10 @@ mod tests {
             residency_idle_max: Duration::from_secs(1),
             batch_events_max: 11,
             batch_bytes_max: 1_024,
+            node_name: Some("ada".to_owned()),
+            application_version: String::new(),
+            lease: Duration::from_secs(4),
+            claim_wait_max: Duration::ZERO,
             shutdown_timeout: Duration::ZERO,
         };
         assert_eq!(settings, expected);
