@@ -216,7 +216,7 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
         let (version, shard, epoch) = (instance.head(), envelope.route.shard, instance.epoch());
         let done = Done { reply, version, shard, epoch, command_id, duplicate: false };
         instance.hold(move |end| {
-            envelope.answer.give(end.map(|()| done).map_err(|why| NotAttempted::from(why).into()))
+            envelope.answer.give(end.map(|()| done).map_err(|why| NotAttempted::from(why).into()));
         })
     }
 

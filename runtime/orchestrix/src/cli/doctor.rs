@@ -12,11 +12,11 @@ use serde_json::json;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::context::Context;
+use super::context::{Context, Migrate};
 use super::error::CliError;
 use super::output::{human_bytes, table};
-use crate::config::{Config, StoreChoice};
-use crate::store::OpenError;
+use crate::config::{Config, DatabaseUrl, StoreChoice};
+use crate::store::{MigrationStatus, OpenError, PostgresOpenError};
 
 /// Less free space than this is a warning, a tenth of it a failure.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -54,6 +54,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), CliError> {
             ));
         }
         StoreChoice::Sqlite { path } => sqlite(&context.config, path, &mut checks).await,
+        StoreChoice::Postgres { url } => postgres(context, url, &mut checks).await,
     }
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Fail);
     let answer = json!({ "healthy": healthy, "checks": checks });
@@ -129,6 +130,28 @@ async fn sqlite(config: &Config, path: &Path, checks: &mut Vec<Check>) {
     contents(config, checks).await;
 }
 
+async fn postgres(context: &Context, url: &DatabaseUrl, checks: &mut Vec<Check>) {
+    let store = match context.config.postgres(url) {
+        Ok(options) => options.read_only().connect().await,
+        Err(error) => Err(error),
+    };
+    let store = match store {
+        Ok(store) => store,
+        Err(error @ PostgresOpenError::Pending { .. }) => {
+            checks.push(check("database", Verdict::Warn, error.to_string()));
+            return;
+        }
+        Err(error) => {
+            checks.push(check("database", Verdict::Fail, error.to_string()));
+            return;
+        }
+    };
+    checks.push(check("database", Verdict::Ok, format!("{url} answers")));
+    store.close().await;
+    checks.push(applied(context.migrate(Migrate::Status).await.map_err(|error| error.to_string())));
+    contents(&context.config, checks).await;
+}
+
 /// Tells which SQLite the program carries. Opening a database refuses one that is too old.
 async fn library() -> Check {
     match sqlite_version().await {
@@ -199,8 +222,12 @@ fn free_bytes(_folder: &Path) -> Option<u64> {
 }
 
 async fn migrations(config: &Config, path: &Path) -> Check {
-    match config.sqlite(path).migration_status().await {
-        Err(error) => check("migrations", Verdict::Fail, error.to_string()),
+    applied(config.sqlite(path).migration_status().await.map_err(|error| error.to_string()))
+}
+
+fn applied(status: Result<Vec<MigrationStatus>, String>) -> Check {
+    match status {
+        Err(error) => check("migrations", Verdict::Fail, error),
         Ok(all) => match all.iter().filter(|one| !one.applied).count() {
             0 => check("migrations", Verdict::Ok, format!("all {} are applied", all.len())),
             pending => check(

@@ -4,7 +4,7 @@ use orchestrix_core::store::{ClaimError, ReadError, WriteError};
 
 use crate::config::ConfigError;
 use crate::error::{HistoryError, StartError};
-use crate::store::OpenError;
+use crate::store::{OpenError, PostgresOpenError, StoreOpenError};
 use crate::telemetry::traces::TracesError;
 
 /// A command did not end well.
@@ -22,7 +22,7 @@ pub enum CliError {
     Found(String),
     /// The store could not be opened. Exit code by cause. Handling: see the message.
     #[error("{}", opening(.0))]
-    Open(#[from] OpenError),
+    Open(#[from] StoreOpenError),
     /// The store did not answer, or holds what cannot be. Exit code 3 or 1.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -73,7 +73,31 @@ fn read_code(error: &ReadError) -> u8 {
     if matches!(error, ReadError::Corrupt { .. }) { FOUND } else { UNREACHABLE }
 }
 
-fn open_code(error: &OpenError) -> u8 {
+fn open_code(error: &StoreOpenError) -> u8 {
+    match error {
+        StoreOpenError::Sqlite(error) => sqlite_code(error),
+        StoreOpenError::Postgres(error) => postgres_code(error),
+    }
+}
+
+fn postgres_code(error: &PostgresOpenError) -> u8 {
+    match error {
+        PostgresOpenError::Url { .. }
+        | PostgresOpenError::Option { .. }
+        | PostgresOpenError::Pending { .. }
+        | PostgresOpenError::ShardCount { .. }
+        | PostgresOpenError::Newer { .. }
+        | PostgresOpenError::ServerTooOld { .. }
+        | PostgresOpenError::Standby { .. }
+        | PostgresOpenError::NotDurable { .. } => USAGE,
+        PostgresOpenError::Corrupt { .. }
+        | PostgresOpenError::Changed { .. }
+        | PostgresOpenError::Migration { .. } => FOUND,
+        _ => UNREACHABLE,
+    }
+}
+
+fn sqlite_code(error: &OpenError) -> u8 {
     match error {
         OpenError::Pending { .. }
         | OpenError::ShardCount { .. }
@@ -91,29 +115,34 @@ fn serve_code(error: &(dyn std::error::Error + 'static)) -> u8 {
 }
 
 fn known_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if let Some(open) = error.downcast_ref::<OpenError>() {
-        return Some(open_code(open));
+    if let Some(code) = store_code(error) {
+        return Some(code);
     }
     if error.is::<ConfigError>() {
         return Some(USAGE);
     }
     match error.downcast_ref::<StartError>()? {
-        StartError::Open(source) => {
-            source.downcast_ref::<OpenError>().map_or(Some(UNREACHABLE), |open| Some(open_code(open)))
-        }
+        StartError::Open(source) => Some(store_code(&**source).unwrap_or(UNREACHABLE)),
         StartError::Claim(_) => Some(UNREACHABLE),
         StartError::Settings(_) | StartError::NoStore | StartError::DuplicateType { .. } => Some(USAGE),
         _ => Some(FOUND),
     }
 }
 
+fn store_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    let any = error.downcast_ref::<StoreOpenError>().map(open_code);
+    let sqlite = || error.downcast_ref::<OpenError>().map(sqlite_code);
+    let postgres = || error.downcast_ref::<PostgresOpenError>().map(postgres_code);
+    any.or_else(sqlite).or_else(postgres)
+}
+
 /// Adds to the store's own words what a person at a terminal can do.
-fn opening(error: &OpenError) -> String {
+fn opening(error: &StoreOpenError) -> String {
     match error {
-        OpenError::Held { .. } => {
+        StoreOpenError::Sqlite(OpenError::Held { .. }) => {
             format!("{error}; this command writes, so stop the service first and start it again afterwards")
         }
-        OpenError::Missing { .. } => {
+        StoreOpenError::Sqlite(OpenError::Missing { .. }) => {
             format!("{error}; check DATABASE_URL (`config` shows it), or create the database with `migrate`")
         }
         _ => error.to_string(),
@@ -146,8 +175,10 @@ mod tests {
         let corrupt = OpenError::Corrupt { path: "bank.db".into(), reason: "no header".to_owned() };
         assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
         assert_eq!(CliError::Found(String::new()).exit_code(), 1);
-        assert_eq!(CliError::Open(missing()).exit_code(), 3);
-        assert_eq!(CliError::Open(corrupt).exit_code(), 1);
+        assert_eq!(CliError::Open(missing().into()).exit_code(), 3);
+        assert_eq!(CliError::Open(corrupt.into()).exit_code(), 1);
+        let url = PostgresOpenError::Url { reason: String::new() };
+        assert_eq!(CliError::Open(url.into()).exit_code(), 2);
         assert_eq!(CliError::Read(ReadError::Corrupt { reason: String::new() }).exit_code(), 1);
         assert_eq!(CliError::Read(ReadError::unavailable("gone")).exit_code(), 3);
     }
@@ -164,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_missing_database_comes_with_what_to_do() {
-        let error = CliError::Open(OpenError::Missing { path: "bank.db".into() });
+        let error = CliError::Open(OpenError::Missing { path: "bank.db".into() }.into());
         assert!(error.to_string().contains("create the database with `migrate`"), "{error}");
     }
 }

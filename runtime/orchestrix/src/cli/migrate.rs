@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::context::Context;
+use super::context::{Context, Migrate};
 use super::error::CliError;
 use super::output::table;
 use crate::store::MigrationStatus;
@@ -24,17 +24,19 @@ enum Action {
     Status,
 }
 
-/// Does it. Two that run at the same time are safe: the second one finds the database held.
+/// Does it. Two that run at the same time are safe: the second one finds the SQLite database held, or waits for the
+/// first at PostgreSQL and finds nothing left to do.
 pub(super) async fn run(args: &Args, context: &mut Context) -> Result<(), CliError> {
-    let options = context.config.sqlite(context.database()?);
-    let (done, migrations) = match (&args.action, args.dry_run) {
+    context.database()?;
+    let (done, how) = match (&args.action, args.dry_run) {
         (Some(Action::Status), true) => {
             return Err(CliError::Usage("`status` changes nothing, so it takes no --dry-run".to_owned()));
         }
-        (Some(Action::Status), false) => ("status", options.migration_status().await?),
-        (None, true) => ("dry_run", options.migrate_dry_run().await?),
-        (None, false) => ("applied", options.migrate().await?),
+        (Some(Action::Status), false) => ("status", Migrate::Status),
+        (None, true) => ("dry_run", Migrate::DryRun),
+        (None, false) => ("applied", Migrate::Apply),
     };
+    let migrations = context.migrate(how).await?;
     let answer = json!({ "did": done, "migrations": migrations });
     context.out.answer(&answer, || text(done, &migrations))
 }

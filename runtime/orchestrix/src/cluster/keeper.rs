@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::boottime::BootTime;
 use super::lease::{Lease, Renewal};
 use super::life::Life;
-use super::standing::Standing;
 use crate::aggregate::{Inbox, Shared};
 use crate::settings::Settings;
 
@@ -148,17 +147,13 @@ impl Keeper {
             shared.standing.extend(until);
         }
         let Some(pause) = pause else {
-            self.on_deposed(&shared.standing);
+            if shared.standing.depose() {
+                tracing::error!("another run took over the shards of this node, whose lease had ended");
+            }
             return Ok(());
         };
         drop(shared);
         self.pause(pause).await
-    }
-
-    fn on_deposed(&self, standing: &Standing) {
-        if standing.depose() {
-            tracing::error!("another run took over the shards of this node, whose lease had ended");
-        }
     }
 
     fn shared(&self) -> Result<Arc<Shared>, Ended> {

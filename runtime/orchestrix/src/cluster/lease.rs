@@ -50,7 +50,7 @@ impl Lease {
     pub(crate) fn on_renewal(&mut self, sent: BootTime, renewal: Renewal) -> Option<Duration> {
         match renewal {
             Renewal::Extended => {
-                let until = sent.plus(self.length - self.length / MARGIN);
+                let until = sent.plus(self.length.saturating_sub(self.length / MARGIN));
                 self.until = Some(self.until.map_or(until, |before| before.max(until)));
                 Some(self.length / RENEWALS)
             }

@@ -3,6 +3,7 @@
 //! Every variable has a row in `variable.rs` and in `docs/operations/settings.md`. A value that is not allowed, or that
 //! asks for what this release cannot do, stops the start with a message that says what is allowed: nothing is ignored.
 
+mod database_url;
 mod error;
 mod open;
 mod read;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use orchestrix_core::ShardCount;
 
+pub use database_url::DatabaseUrl;
 pub use error::ConfigError;
 pub use read::Effective;
 pub use source::Origin;
@@ -47,6 +49,30 @@ pub enum StoreChoice {
         /// Its file.
         path: PathBuf,
     },
+    /// In a PostgreSQL database.
+    Postgres {
+        /// Its address.
+        url: DatabaseUrl,
+    },
+}
+
+/// How a PostgreSQL database is used; the other stores ignore it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresChoices {
+    /// Connections that are open in a rush, above the pool's size.
+    pub pool_overflow: u32,
+    /// How long a caller waits for a connection.
+    pub pool_timeout: Duration,
+    /// How old a connection gets before it is replaced; zero for no limit.
+    pub pool_recycle: Duration,
+    /// How long a start waits for a database that does not answer yet.
+    pub wait: Duration,
+    /// Statements that take longer are logged; zero for none.
+    pub slow_query: Duration,
+    /// Whether statements are prepared once for each connection; off behind PgBouncer in transaction mode.
+    pub prepared_statements: bool,
+    /// Whether a database may serve that loses acknowledged events in a power cut.
+    pub allow_unsafe_durability: bool,
 }
 
 /// What the environment says, checked.
@@ -62,8 +88,10 @@ pub struct Config {
     pub auto_migrate: bool,
     /// Connections that read at the same time.
     pub database_pool_size: u32,
-    /// How long an operation waits for a connection or for the database's lock.
+    /// How long an operation waits for a connection or for the database's lock, and a statement may run.
     pub database_timeout: Duration,
+    /// How a PostgreSQL database is used.
+    pub postgres: PostgresChoices,
     /// Parts of the log: of a database that is created, or to be compared with one that exists. `None` takes what the
     /// database has, and the store's own default for a new one.
     pub shard_count: Option<ShardCount>,
@@ -135,6 +163,7 @@ impl Config {
             auto_migrate: read.flag("AUTO_MIGRATE", !production)?,
             database_pool_size: values::pool_size(&mut read)?,
             database_timeout: values::database_timeout(&mut read)?,
+            postgres: values::postgres(&mut read, production)?,
             shard_count: values::shard_count(&mut read)?,
             settings: Settings::default(),
             log_filter: values::log_filter(&mut read, debug)?,
@@ -184,7 +213,7 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 7] = [
+        const IN_WORDS: [&str; 9] = [
             "AUTO_MIGRATE",
             "DATABASE_POOL_SIZE",
             "SHARD_COUNT",
@@ -192,6 +221,8 @@ mod tests {
             "JAEGER_ENDPOINT",
             "ARBITERS",
             "MAILBOX_COMMANDS_MAX",
+            "NODE_NAME",
+            "EVENT_STORE_TYPE",
         ];
         let config = Config::from_pairs(&[]).expect("the defaults are valid");
         for one in config.effective().iter().filter(|one| !IN_WORDS.contains(&one.name)) {
@@ -214,6 +245,9 @@ mod tests {
             ("RESIDENCY_IDLE_MAX", "1"),
             ("BATCH_EVENTS_MAX", "11"),
             ("BATCH_BYTES_MAX", "1024"),
+            ("NODE_NAME", "ada"),
+            ("NODE_LEASE_SECONDS", "4"),
+            ("CLAIM_WAIT_MAX", "0"),
             ("SHUTDOWN_TIMEOUT", "0"),
         ];
         let settings = Config::from_pairs(&pairs).expect("valid").settings;
@@ -231,6 +265,10 @@ mod tests {
             residency_idle_max: Duration::from_secs(1),
             batch_events_max: 11,
             batch_bytes_max: 1_024,
+            node_name: Some("ada".to_owned()),
+            application_version: String::new(),
+            lease: Duration::from_secs(4),
+            claim_wait_max: Duration::ZERO,
             shutdown_timeout: Duration::ZERO,
         };
         assert_eq!(settings, expected);
@@ -241,13 +279,13 @@ mod tests {
         let config = Config::from_pairs(&[("ENVIRONMENT", "production")]).expect("valid");
         assert!(!config.auto_migrate);
         let text = refusal(&[("ENVIRONMENT", "production"), ("EVENT_STORE_TYPE", "inmemory")]);
-        assert!(text.contains("forgets everything") && text.contains("use sqlite"), "{text}");
+        assert!(text.contains("forgets everything") && text.contains("use sqlite or postgres"), "{text}");
     }
 
     #[test]
     fn an_unknown_value_is_named_with_what_is_allowed() {
         let text = refusal(&[("EVENT_STORE_TYPE", "mysql")]);
-        assert_eq!(text, "EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite");
+        assert_eq!(text, "EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite, postgres");
         let text = refusal(&[("LOG_LEVEL", "loud")]);
         assert!(text.starts_with("LOG_LEVEL is \"loud\"; allowed is error, warn"), "{text}");
         let text = refusal(&[("MAILBOX_COMMANDS_MAX", "0")]);
@@ -259,8 +297,7 @@ mod tests {
     #[test]
     fn what_a_later_release_does_is_not_ignored() {
         for (name, value) in [
-            ("EVENT_STORE_TYPE", "postgres"),
-            ("DATABASE_URL", "postgres://localhost/bank"),
+            ("EVENT_STORE_TYPE", "eventsourcingdb"),
             ("NODE_ADDR", "0.0.0.0:7000"),
             ("NATS_URL", "nats://localhost"),
             ("DATABASE_READ_URL", "postgres://replica/bank"),
@@ -272,12 +309,52 @@ mod tests {
 
     #[test]
     fn no_message_and_no_listing_tells_a_password() {
-        let text = refusal(&[("DATABASE_URL", "postgres://ada:hunter2@db/bank")]);
+        let pairs = [("DATABASE_URL", "postgres://ada:hunter2@db/bank"), ("EVENT_STORE_TYPE", "sqlite")];
+        let text = refusal(&pairs);
         assert!(!text.contains("hunter2"), "{text}");
+        let config = Config::from_pairs(&pairs[..1]).expect("a PostgreSQL database");
+        let shown = format!("{config:?}");
+        assert!(shown.contains("ada:***") && !shown.contains("hunter2"), "{shown}");
         let pairs = [("EVENT_STORE_TYPE", "inmemory"), ("DATABASE_URL", "mysql://ada:hunter2@db/bank")];
         let config = Config::from_pairs(&pairs).expect("the in-memory store does not use it");
         let shown = format!("{:?}", config.effective());
         assert!(shown.contains("ada:***") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn the_address_tells_the_store_and_every_choice_reaches_it() {
+        let config = Config::from_pairs(&[
+            ("DATABASE_URL", "postgresql://bank@db/bank"),
+            ("DATABASE_POOL_OVERFLOW", "3"),
+            ("DATABASE_POOL_TIMEOUT", "2"),
+            ("DATABASE_POOL_RECYCLE", "0"),
+            ("DATABASE_WAIT", "5"),
+            ("SLOW_QUERY_MS", "250"),
+            ("DATABASE_PREPARED_STATEMENTS", "false"),
+            ("ALLOW_UNSAFE_DURABILITY", "true"),
+        ])
+        .expect("valid");
+        assert!(matches!(&config.store, StoreChoice::Postgres { url } if url.expose().ends_with("db/bank")));
+        let expected = PostgresChoices {
+            pool_overflow: 3,
+            pool_timeout: Duration::from_secs(2),
+            pool_recycle: Duration::ZERO,
+            wait: Duration::from_secs(5),
+            slow_query: Duration::from_millis(250),
+            prepared_statements: false,
+            allow_unsafe_durability: true,
+        };
+        assert_eq!(config.postgres, expected);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_with_the_remedy() {
+        let text = refusal(&[("EVENT_STORE_TYPE", "postgres")]);
+        assert!(text.contains("DATABASE_URL is not set") && text.contains("postgres://"), "{text}");
+        let pairs = [("EVENT_STORE_TYPE", "sqlite"), ("DATABASE_URL", "postgres://db/bank")];
+        assert!(refusal(&pairs).contains("set EVENT_STORE_TYPE=postgres"));
+        let pairs = [("ENVIRONMENT", "production"), ("ALLOW_UNSAFE_DURABILITY", "true")];
+        assert!(refusal(&pairs).contains("loses acknowledged events"));
     }
 
     #[test]

@@ -5,35 +5,41 @@ use std::sync::Arc;
 
 use orchestrix_core::EventStore;
 
-use super::{Config, StoreChoice};
-use crate::store::{Memory, OpenError, Sqlite, SqliteOptions};
+use super::{Config, DatabaseUrl, StoreChoice};
+use crate::store::{
+    Memory, Postgres, PostgresOpenError, PostgresOptions, Sqlite, SqliteOptions, StoreOpenError,
+};
 
 impl Config {
     /// Opens the store for a node that owns it: creates and upgrades the database when `AUTO_MIGRATE` allows it.
     ///
     /// # Errors
-    /// [`OpenError`] by cause; nothing of the log was changed.
+    /// [`StoreOpenError`] by cause; nothing of the log was changed.
     ///
     /// # Cancel safety
     /// May be dropped at any point; migrations that were applied stay applied.
-    pub async fn open_store(&self) -> Result<Arc<dyn EventStore>, OpenError> {
+    pub async fn open_store(&self) -> Result<Arc<dyn EventStore>, StoreOpenError> {
         match &self.store {
             StoreChoice::Memory => Ok(self.memory()),
             StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).connect().await?)),
+            StoreChoice::Postgres { url } => {
+                Ok(Arc::new(self.postgres(url)?.wait(self.postgres.wait).connect().await?))
+            }
         }
     }
 
     /// Opens the store to look at it, also beside a service that runs on it: takes no lock and changes nothing.
     ///
     /// # Errors
-    /// [`OpenError`] by cause, above all when there is no database yet.
+    /// [`StoreOpenError`] by cause, above all when there is no database yet.
     ///
     /// # Cancel safety
     /// May be dropped at any point; nothing is changed.
-    pub async fn open_store_read_only(&self) -> Result<Arc<dyn EventStore>, OpenError> {
+    pub async fn open_store_read_only(&self) -> Result<Arc<dyn EventStore>, StoreOpenError> {
         match &self.store {
             StoreChoice::Memory => Ok(self.memory()),
             StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).read_only().connect().await?)),
+            StoreChoice::Postgres { url } => Ok(Arc::new(self.postgres(url)?.read_only().connect().await?)),
         }
     }
 
@@ -49,6 +55,29 @@ impl Config {
         }
     }
 
+    /// The same for a PostgreSQL database.
+    pub(crate) fn postgres(&self, url: &DatabaseUrl) -> Result<PostgresOptions, PostgresOpenError> {
+        let choices = &self.postgres;
+        let mut options = Postgres::open(url.expose())?
+            .auto_migrate(self.auto_migrate)
+            .timeout(self.database_timeout)
+            .pool_size(self.database_pool_size as usize)
+            .pool_overflow(choices.pool_overflow as usize)
+            .pool_timeout(choices.pool_timeout)
+            .prepared_statements(choices.prepared_statements)
+            .allow_unsafe_durability(choices.allow_unsafe_durability);
+        if !choices.pool_recycle.is_zero() {
+            options = options.pool_recycle(choices.pool_recycle);
+        }
+        if !choices.slow_query.is_zero() {
+            options = options.slow_query(choices.slow_query);
+        }
+        Ok(match self.shard_count {
+            Some(count) => options.shards(count),
+            None => options,
+        })
+    }
+
     fn memory(&self) -> Arc<dyn EventStore> {
         Arc::new(Memory::with_shards(self.shard_count.unwrap_or_default()))
     }
@@ -57,13 +86,15 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::OpenError;
 
     #[tokio::test]
     async fn the_database_is_opened_as_the_environment_says() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let url = format!("sqlite://{}", folder.path().join("bank.db").display());
         let config = Config::from_pairs(&[("DATABASE_URL", &url), ("SHARD_COUNT", "4")]).expect("valid");
-        assert!(matches!(config.open_store_read_only().await, Err(OpenError::Missing { .. })));
+        let missing = config.open_store_read_only().await;
+        assert!(matches!(missing, Err(StoreOpenError::Sqlite(OpenError::Missing { .. }))));
         let store = config.open_store().await.expect("opens");
         assert_eq!((store.info().name, store.info().shard_count.get()), ("sqlite", 4));
         let beside = config.open_store_read_only().await.expect("reads beside the owner");

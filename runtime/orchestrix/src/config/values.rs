@@ -7,10 +7,10 @@ use std::time::Duration;
 use orchestrix_core::{ShardCount, SnapshotPolicy};
 
 use super::error::ConfigError;
-use super::read::{Reader, invalid, masked};
+use super::read::{Reader, invalid};
 use super::source::Source;
 use super::variable::row;
-use super::{Environment, StoreChoice};
+use super::{DatabaseUrl, Environment, PostgresChoices, StoreChoice};
 use crate::settings::{InvalidSetting, Settings};
 use crate::telemetry::logging::{LogFilter, LogFormat};
 
@@ -29,6 +29,7 @@ pub(super) fn environment(read: &mut Reader<'_>) -> Result<Environment, ConfigEr
 enum Kind {
     Memory,
     Sqlite,
+    Postgres,
 }
 
 pub(super) fn store(
@@ -36,56 +37,100 @@ pub(super) fn store(
     source: &Source,
     production: bool,
 ) -> Result<StoreChoice, ConfigError> {
-    let kind = kind(read, source)?;
-    let path = database_path(read, kind)?;
-    match kind {
-        Kind::Sqlite => Ok(StoreChoice::Sqlite { path }),
+    match kind(read, source)? {
+        Kind::Sqlite => Ok(StoreChoice::Sqlite { path: database_path(read)? }),
+        Kind::Postgres => Ok(StoreChoice::Postgres { url: database_url(read)? }),
         Kind::Memory if production => Err(ConfigError::Contradiction {
             problem: "EVENT_STORE_TYPE is \"inmemory\" and ENVIRONMENT is \"production\"".to_owned(),
-            remedy: "the in-memory store forgets everything when the process ends; use sqlite",
+            remedy: "the in-memory store forgets everything when the process ends; use sqlite or postgres",
         }),
-        Kind::Memory => Ok(StoreChoice::Memory),
+        Kind::Memory => {
+            read.text(DATABASE_URL);
+            Ok(StoreChoice::Memory)
+        }
     }
 }
 
+const DATABASE_URL: &str = "DATABASE_URL";
+
+/// Without `EVENT_STORE_TYPE` the address of the database tells the kind.
 fn kind(read: &mut Reader<'_>, source: &Source) -> Result<Kind, ConfigError> {
-    if let Some((value @ ("postgres" | "eventsourcingdb"), _)) = source.get("EVENT_STORE_TYPE") {
+    if let Some((value @ "eventsourcingdb", _)) = source.get("EVENT_STORE_TYPE") {
         return Err(ConfigError::NotInThisRelease {
             name: "EVENT_STORE_TYPE",
             value: value.to_owned(),
-            remedy: "use sqlite, or inmemory for a trial",
+            remedy: "use postgres or sqlite, or inmemory for a trial",
         });
     }
     let parse = |text: &str| match text {
         "inmemory" => Some(Kind::Memory),
         "sqlite" => Some(Kind::Sqlite),
+        "postgres" => Some(Kind::Postgres),
         _ => None,
     };
-    let show = |kind: &Kind| if *kind == Kind::Memory { "inmemory" } else { "sqlite" }.to_owned();
-    read.value("EVENT_STORE_TYPE", Kind::Sqlite, parse, show)
+    let show = |kind: &Kind| {
+        match kind {
+            Kind::Memory => "inmemory",
+            Kind::Sqlite => "sqlite",
+            Kind::Postgres => "postgres",
+        }
+        .to_owned()
+    };
+    let is_postgres = |(url, _): (&str, _)| DatabaseUrl::parse(url).is_some();
+    let default =
+        if read.peek(DATABASE_URL).is_some_and(is_postgres) { Kind::Postgres } else { Kind::Sqlite };
+    read.value("EVENT_STORE_TYPE", default, parse, show)
 }
 
-fn database_path(read: &mut Reader<'_>, kind: Kind) -> Result<PathBuf, ConfigError> {
-    const NAME: &str = "DATABASE_URL";
-    let default = PathBuf::from("data/orchestrix.db");
+fn database_path(read: &mut Reader<'_>) -> Result<PathBuf, ConfigError> {
     let show = |path: &PathBuf| format!("sqlite://{}", path.display());
-    if let Some((url, _)) = read.peek(NAME)
-        && kind == Kind::Sqlite
-        && (url.starts_with("postgres://") || url.starts_with("postgresql://"))
-    {
-        return Err(ConfigError::NotInThisRelease {
-            name: NAME,
-            value: masked(NAME, url),
-            remedy: "give sqlite://path",
+    let is_postgres = |(url, _): (&str, _)| DatabaseUrl::parse(url).is_some();
+    if read.peek(DATABASE_URL).is_some_and(is_postgres) {
+        return Err(ConfigError::Contradiction {
+            problem: "EVENT_STORE_TYPE is \"sqlite\" and DATABASE_URL names a PostgreSQL database".to_owned(),
+            remedy: "set EVENT_STORE_TYPE=postgres, or give sqlite://path",
         });
     }
-    match kind {
-        Kind::Sqlite => read.value(NAME, default, sqlite_path, show),
-        Kind::Memory => {
-            read.text(NAME);
-            Ok(default)
-        }
+    read.value(DATABASE_URL, PathBuf::from("data/orchestrix.db"), sqlite_path, show)
+}
+
+/// What the address leaves out comes from the `PG*` variables, so the shortest one is `postgres://`.
+fn database_url(read: &mut Reader<'_>) -> Result<DatabaseUrl, ConfigError> {
+    if read.peek(DATABASE_URL).is_none() {
+        return Err(ConfigError::Contradiction {
+            problem: "EVENT_STORE_TYPE is \"postgres\" and DATABASE_URL is not set".to_owned(),
+            remedy: "give postgres://user:password@host:5432/database, or postgres:// to use the PG* variables",
+        });
     }
+    let never = DatabaseUrl::parse("postgres://").expect("it begins right");
+    read.value(DATABASE_URL, never, DatabaseUrl::parse, ToString::to_string)
+}
+
+pub(super) fn postgres(read: &mut Reader<'_>, production: bool) -> Result<PostgresChoices, ConfigError> {
+    let timeout = Duration::from_secs(30);
+    let overflow = |text: &str| text.parse().ok().filter(|more| (0..=256).contains(more));
+    let choices = PostgresChoices {
+        pool_overflow: read.value("DATABASE_POOL_OVERFLOW", 10, overflow, ToString::to_string)?,
+        pool_timeout: within_an_hour(read, "DATABASE_POOL_TIMEOUT", timeout)?,
+        pool_recycle: read.seconds("DATABASE_POOL_RECYCLE", Duration::from_hours(1))?,
+        wait: read.seconds("DATABASE_WAIT", Duration::from_mins(1))?,
+        slow_query: slow_query(read)?,
+        prepared_statements: read.flag("DATABASE_PREPARED_STATEMENTS", true)?,
+        allow_unsafe_durability: read.flag("ALLOW_UNSAFE_DURABILITY", false)?,
+    };
+    if production && choices.allow_unsafe_durability {
+        return Err(ConfigError::Contradiction {
+            problem: "ALLOW_UNSAFE_DURABILITY is \"true\" and ENVIRONMENT is \"production\"".to_owned(),
+            remedy: "such a database loses acknowledged events in a power cut; turn its durability on",
+        });
+    }
+    Ok(choices)
+}
+
+fn slow_query(read: &mut Reader<'_>) -> Result<Duration, ConfigError> {
+    let parse = |text: &str| text.parse().ok().filter(|millis| (0..=3_600_000).contains(millis));
+    let millis: u64 = read.value("SLOW_QUERY_MS", 0, parse, ToString::to_string)?;
+    Ok(Duration::from_millis(millis))
 }
 
 /// Reads `sqlite://path`. Options after `?` are refused, since what they would change decides about durability.
@@ -101,12 +146,20 @@ pub(super) fn pool_size(read: &mut Reader<'_>) -> Result<u32, ConfigError> {
 }
 
 pub(super) fn database_timeout(read: &mut Reader<'_>) -> Result<Duration, ConfigError> {
-    let timeout = read.seconds("DATABASE_TIMEOUT", Duration::from_secs(30))?;
+    within_an_hour(read, "DATABASE_TIMEOUT", Duration::from_secs(30))
+}
+
+fn within_an_hour(
+    read: &mut Reader<'_>,
+    name: &'static str,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    let timeout = read.seconds(name, default)?;
     let allowed = Duration::from_millis(1)..=Duration::from_hours(1);
     if allowed.contains(&timeout) {
         return Ok(timeout);
     }
-    Err(invalid("DATABASE_TIMEOUT", &timeout.as_secs_f64().to_string()))
+    Err(invalid(name, &timeout.as_secs_f64().to_string()))
 }
 
 pub(super) fn shard_count(read: &mut Reader<'_>) -> Result<Option<ShardCount>, ConfigError> {

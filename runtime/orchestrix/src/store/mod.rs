@@ -16,3 +16,15 @@ pub(crate) use import::is_same_commit;
 pub use memory::Memory;
 pub use postgres::{PoolStatus, Postgres, PostgresOpenError, PostgresOptions};
 pub use sqlite::{MigrationStatus, OpenError, Sqlite, SqliteOptions};
+
+/// The store that the environment names could not be opened. Nothing of the log was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreOpenError {
+    /// The SQLite database. Handling: by its cause.
+    #[error(transparent)]
+    Sqlite(#[from] OpenError),
+    /// The PostgreSQL database. Handling: by its cause.
+    #[error(transparent)]
+    Postgres(#[from] PostgresOpenError),
+}

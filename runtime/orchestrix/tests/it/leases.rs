@@ -64,11 +64,11 @@ fn holder(error: StartError) -> String {
 async fn a_second_node_is_refused_by_the_name_of_the_holder() {
     let place = Place::new();
     let (first, _) = started(&place, settings("ada")).await;
-    let refused = start(&place, settings("bob")).await.err().expect("the shards are held");
+    let refused = start(&place, settings("bob")).await.expect_err("the shards are held");
     assert!(holder(refused).contains("ada"));
     // It waits in vain for a holder that is alive: the lease is renewed meanwhile.
     let waiting = Settings { claim_wait_max: LEASE * 3, ..settings("bob") };
-    let refused = start(&place, waiting).await.err().expect("the shards are still held");
+    let refused = start(&place, waiting).await.expect_err("the shards are still held");
     assert!(holder(refused).contains("ada"));
     assert_eq!((add(&first, 1).await, first.status()), (1, NodeStatus::Running));
     first.shutdown().await;
