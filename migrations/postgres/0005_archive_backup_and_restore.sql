@@ -1,8 +1,9 @@
 -- Old events go into an archive and come back from it; a log from a backup comes into an empty database; a note is taken
 -- of each backup.
 
--- Where old events lie. Of each stream it holds the first events, up to some version, and `events` holds the rest: who
--- reads a version below the first one there looks here as well. The events of a shard lie in both, each in one of them.
+-- Where old events lie. Of each stream it holds the second event and those after it, up to some version, and `events` holds
+-- the first one and the rest, always with the last: so a stream that exists cannot begin again, and who finds a version
+-- missing there looks here as well. The events of a shard lie in both, each in one of them.
 CREATE TABLE orchestrix.events_archive (
     seq            int8        NOT NULL,
     version        int8        NOT NULL,
@@ -23,8 +24,6 @@ CREATE TABLE orchestrix.events_archive (
     PRIMARY KEY (shard, seq)
 );
 CREATE UNIQUE INDEX events_archive_by_stream ON orchestrix.events_archive (stream, version, shard);
-CREATE UNIQUE INDEX events_archive_by_name ON orchestrix.events_archive (aggregate_type, aggregate_id, shard)
-    WHERE version = 1;
 CREATE INDEX events_archive_by_slice ON orchestrix.events_archive (slice);
 
 -- What was moved together: who did it and when, and what it must add up to for as long as it is there.
@@ -56,7 +55,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Moves events of a shard into the archive: those of the streams given that are in their snapshots, older than the time
--- given, seen by every consumer, and not the last of their streams; of each stream the oldest. The caller has verified
+-- given, seen by every consumer, and neither the first nor the last of their streams; of each stream the oldest. The caller has verified
 -- the snapshots, and says which by their digests; one that has changed since does not count.
 --
 -- It runs with the rights of its owner: whoever may call it can remove an event in this way only. The lock on the shard
@@ -92,13 +91,13 @@ BEGIN
                               WHERE e.shard = p_shard AND e.stream = s.stream ORDER BY e.version DESC LIMIT 1) AS l
     ), bounded AS MATERIALIZED (
         SELECT c.stream, coalesce((SELECT min(e.version) - 1 FROM orchestrix.events AS e
-                                    WHERE e.shard = p_shard AND e.stream = c.stream AND e.version <= c.upto
+                                    WHERE e.shard = p_shard AND e.stream = c.stream AND e.version BETWEEN 2 AND c.upto
                                       AND (e.recorded_at >= p_older_than OR e.seq > v_seen)), c.upto) AS upto
           FROM covered AS c
     ), chosen AS MATERIALIZED (
         SELECT e.seq FROM bounded AS b
          CROSS JOIN LATERAL (SELECT e.seq, e.version FROM orchestrix.events AS e
-                              WHERE e.shard = p_shard AND e.stream = b.stream AND e.version <= b.upto
+                              WHERE e.shard = p_shard AND e.stream = b.stream AND e.version BETWEEN 2 AND b.upto
                               ORDER BY e.version LIMIT p_events_max) AS e
          ORDER BY b.stream, e.version LIMIT p_events_max
     ), moved AS (

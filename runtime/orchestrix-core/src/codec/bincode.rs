@@ -43,6 +43,17 @@ pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Decode
     }
 }
 
+/// Reads a value from the front of bincode, whatever comes after it.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] with the reason.
+pub fn decode_front<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, DecodeError> {
+    let read = ::bincode::serde::decode_from_slice(bytes, standard());
+    let (value, _) =
+        read.map_err(|error| DecodeError::Malformed { what: what.to_owned(), reason: error.to_string() })?;
+    Ok(value)
+}
+
 /// Returns how many bytes a value takes in bincode: a cheap measure of a state's weight.
 pub fn size_of<T: Serialize + ?Sized>(value: &T) -> usize {
     let mut counter = Counter(0);

@@ -43,6 +43,7 @@ pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
 pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
 pub(crate) use snapshotter::{
-    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, open as open_snapshot, take as take_snapshot,
+    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, check as check_snapshot, open as open_snapshot,
+    take as take_snapshot,
 };
 pub(crate) use ticket::Ticket;

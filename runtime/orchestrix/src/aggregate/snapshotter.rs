@@ -63,6 +63,14 @@ pub(crate) fn open<A: Aggregate>(
     Ok((state, memory))
 }
 
+/// Checks as much of a snapshot as can be checked without the type of its state: its bytes, and whose it is.
+pub(crate) fn check(stream: &StreamId, version: Version, bytes: &[u8]) -> Result<(), SnapshotDefect> {
+    let body = orchestrix_core::snapshot::open_any(bytes)?;
+    let front: Result<(Box<str>, Version), _> = bincode::decode_front(&stream.aggregate_type, body);
+    let (id, own) = front.map_err(|_| SnapshotDefect::Undecodable)?;
+    if *id == *stream.id && own == version { Ok(()) } else { Err(SnapshotDefect::OtherPlace) }
+}
+
 /// The task that saves.
 pub(crate) struct Snapshotter {
     pub(crate) queue: mpsc::Receiver<Taken>,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{completions, inspect, migrate, quarantine, rebuild, show, tail};
+use super::{archive, backup, completions, doctor, inspect, migrate, quarantine, rebuild, show, tail};
 
 /// The runtime's own tools: look into a store, check it, keep it in order.
 ///
@@ -67,9 +67,14 @@ pub(super) enum Tool {
     Verify,
     /// List or release aggregates that take no commands.
     Quarantine(quarantine::Args),
+    /// Move old events of a PostgreSQL database into its archive, while the service runs; or back.
+    Archive(archive::Args),
+    /// Write the log into files, while the service runs.
+    Backup(backup::BackupArgs),
+    /// Bring a backup into an empty database.
+    Restore(backup::RestoreArgs),
     /// Check the place where the service runs: settings, database, disk, durability, quarantines.
-    #[command(after_help = "Examples:\n  {bin} doctor\n  {bin} doctor --json")]
-    Doctor,
+    Doctor(doctor::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }

@@ -3,6 +3,8 @@
 //! It works beside a running service and stops at nothing: each check says its own. What only the owner of the
 //! database can try (a durable write, the settings of the writing connection) is tried when no service runs.
 
+mod postgres;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,11 +14,11 @@ use serde_json::json;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::context::{Context, Migrate};
+use super::context::Context;
 use super::error::CliError;
 use super::output::{human_bytes, table};
-use crate::config::{Config, DatabaseUrl, StoreChoice};
-use crate::store::{MigrationStatus, OpenError, PostgresOpenError};
+use crate::config::{Config, StoreChoice};
+use crate::store::{MigrationStatus, OpenError};
 
 /// Less free space than this is a warning, a tenth of it a failure.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -36,25 +38,48 @@ struct Check {
     name: &'static str,
     verdict: Verdict,
     detail: String,
+    /// Whether it is a failure where the service matters, whatever it is elsewhere.
+    #[serde(skip)]
+    must: bool,
+}
+
+impl Check {
+    /// Makes it a failure in production.
+    fn must(self) -> Self {
+        Self { must: true, ..self }
+    }
 }
 
 fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Check {
-    Check { name, verdict, detail: detail.into() }
+    Check { name, verdict, detail: detail.into(), must: false }
+}
+
+/// How strict to be.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  {bin} doctor\n  {bin} doctor --json\n  {bin} doctor --production")]
+pub(super) struct Args {
+    /// Count as wrong what must not be in production: exit code 1.
+    #[arg(long)]
+    production: bool,
 }
 
 /// Runs every check; exit code 1 when one of them failed.
-pub(super) async fn run(context: &mut Context) -> Result<(), CliError> {
-    let mut checks = vec![settings(&context.config), memory(&context.config)];
+pub(super) async fn run(args: &Args, context: &mut Context) -> Result<(), CliError> {
+    let mut checks = vec![environment(&context.config), settings(&context.config), memory(&context.config)];
     match &context.config.store {
         StoreChoice::Memory => {
-            checks.push(check(
-                "store",
-                Verdict::Warn,
-                "the in-memory store forgets everything when the process ends",
-            ));
+            checks.push(
+                check("store", Verdict::Warn, "the in-memory store forgets everything when the process ends")
+                    .must(),
+            );
         }
         StoreChoice::Sqlite { path } => sqlite(&context.config, path, &mut checks).await,
-        StoreChoice::Postgres { url } => postgres(context, url, &mut checks).await,
+        StoreChoice::Postgres { url } => postgres::run(context, url, &mut checks).await,
+    }
+    if args.production {
+        for check in checks.iter_mut().filter(|check| check.must) {
+            check.verdict = Verdict::Fail;
+        }
     }
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Fail);
     let answer = json!({ "healthy": healthy, "checks": checks });
@@ -76,12 +101,30 @@ fn text(checks: &[Check]) -> String {
     table(&checks.iter().map(row).collect::<Vec<_>>())
 }
 
+/// What is right at a developer's and wrong where it matters.
+fn environment(config: &Config) -> Check {
+    if !config.is_production() {
+        let detail = "development: what may lose events is allowed; where it matters, set ENVIRONMENT=production";
+        return check("environment", Verdict::Ok, detail).must();
+    }
+    if config.auto_migrate {
+        let detail = "AUTO_MIGRATE is on in production: a start changes the schema; run `migrate` by hand";
+        return check("environment", Verdict::Warn, detail).must();
+    }
+    if !config.metrics_enabled {
+        return check("environment", Verdict::Warn, "METRICS_ENABLED is off: nobody can see how it does")
+            .must();
+    }
+    check("environment", Verdict::Ok, "production: nothing is allowed that may lose events")
+}
+
 fn settings(config: &Config) -> Check {
-    if config.is_production() && config.debug {
-        return check("settings", Verdict::Warn, "DEBUG is on in production; the log grows fast");
+    if config.debug {
+        return check("settings", Verdict::Warn, "DEBUG is on; the log grows fast").must();
     }
     if config.settings.snapshots.is_off() {
-        return check("settings", Verdict::Warn, "SNAPSHOT_INTERVAL is 0: long aggregates load slowly");
+        return check("settings", Verdict::Warn, "SNAPSHOT_INTERVAL is 0: long aggregates load slowly")
+            .must();
     }
     check("settings", Verdict::Ok, "every variable is valid; `config` shows them")
 }
@@ -128,28 +171,6 @@ async fn sqlite(config: &Config, path: &Path, checks: &mut Vec<Check>) {
     checks.push(migrations(config, path).await);
     checks.push(owner(config, path).await);
     contents(config, checks).await;
-}
-
-async fn postgres(context: &Context, url: &DatabaseUrl, checks: &mut Vec<Check>) {
-    let store = match context.config.postgres(url) {
-        Ok(options) => options.read_only().connect().await,
-        Err(error) => Err(error),
-    };
-    let store = match store {
-        Ok(store) => store,
-        Err(error @ PostgresOpenError::Pending { .. }) => {
-            checks.push(check("database", Verdict::Warn, error.to_string()));
-            return;
-        }
-        Err(error) => {
-            checks.push(check("database", Verdict::Fail, error.to_string()));
-            return;
-        }
-    };
-    checks.push(check("database", Verdict::Ok, format!("{url} answers")));
-    store.close().await;
-    checks.push(applied(context.migrate(Migrate::Status).await.map_err(|error| error.to_string())));
-    contents(&context.config, checks).await;
 }
 
 /// Tells which SQLite the program carries. Opening a database refuses one that is too old.

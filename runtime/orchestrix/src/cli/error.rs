@@ -1,9 +1,10 @@
 //! Why a command did not end well, and the exit code that says so.
 
-use orchestrix_core::store::{ClaimError, ReadError, WriteError};
+use orchestrix_core::store::{ClaimError, ImportError, ReadError, WriteError};
 
 use crate::config::ConfigError;
 use crate::error::{HistoryError, StartError};
+use crate::ops::backup::{BackupError, RestoreError};
 use crate::store::{OpenError, PostgresOpenError, StoreOpenError};
 use crate::telemetry::traces::TracesError;
 
@@ -35,6 +36,12 @@ pub enum CliError {
     /// An aggregate could not be rebuilt. Exit code 1, or 3 when the store did not answer.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// A backup could not be taken, or is not what it should be. Exit code by cause. Handling: see the message.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A backup could not be restored. Exit code by cause. Handling: see the message.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The answer could not be printed. Exit code 1.
     #[error("the answer cannot be printed: {0}")]
     Output(#[from] std::io::Error),
@@ -59,6 +66,8 @@ impl CliError {
             Self::Read(error) | Self::History(HistoryError::Read(error)) => read_code(error),
             Self::Found(_) | Self::Output(_) | Self::History(_) => FOUND,
             Self::Open(error) => open_code(error),
+            Self::Backup(error) => backup_code(error),
+            Self::Restore(error) => restore_code(error),
             Self::Serve(error) => serve_code(error.as_ref()),
         }
     }
@@ -71,6 +80,25 @@ impl CliError {
 
 fn read_code(error: &ReadError) -> u8 {
     if matches!(error, ReadError::Corrupt { .. }) { FOUND } else { UNREACHABLE }
+}
+
+fn backup_code(error: &BackupError) -> u8 {
+    match error {
+        BackupError::Read(error) => read_code(error),
+        BackupError::Damaged { .. } | BackupError::Unsound { .. } => FOUND,
+        BackupError::File { .. } => UNREACHABLE,
+        _ => USAGE,
+    }
+}
+
+fn restore_code(error: &RestoreError) -> u8 {
+    match error {
+        RestoreError::Backup(error) => backup_code(error),
+        RestoreError::Read(error) => read_code(error),
+        RestoreError::Import(ImportError::Unavailable { .. }) => UNREACHABLE,
+        RestoreError::Import(ImportError::Gap { .. }) | RestoreError::NotOurs { .. } => FOUND,
+        _ => USAGE,
+    }
 }
 
 fn open_code(error: &StoreOpenError) -> u8 {

@@ -29,7 +29,9 @@
 //! Commands that only look open the store read-only, so they work beside a running service.
 //! Exit codes: 0 done, 1 found something wrong, 2 wrong use or configuration, 3 the store could not be reached.
 
+mod archive;
 mod args;
+mod backup;
 mod completions;
 mod context;
 mod doctor;
@@ -221,7 +223,10 @@ impl Cli {
             Tool::Tail(args) => tail::run(&args, &mut context).await,
             Tool::Verify => verify::run(&mut context).await,
             Tool::Quarantine(args) => quarantine::run(args, &mut context).await,
-            Tool::Doctor => doctor::run(&mut context).await,
+            Tool::Archive(args) => archive::run(&args, &mut context).await,
+            Tool::Backup(args) => backup::backup(args, &mut context).await,
+            Tool::Restore(args) => backup::restore(args, &mut context).await,
+            Tool::Doctor(args) => doctor::run(&args, &mut context).await,
             Tool::Completions(_) => unreachable!("it needs no configuration and was run above"),
         }
     }

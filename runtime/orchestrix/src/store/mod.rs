@@ -14,7 +14,13 @@ mod sqlite;
 
 pub(crate) use import::is_same_commit;
 pub use memory::Memory;
-pub use postgres::{PoolStatus, Postgres, PostgresOpenError, PostgresOptions};
+pub(crate) use postgres::ServerReport;
+pub use postgres::{
+    ArchiveCandidate, ArchiveSlice, Covered, PoolStatus, Postgres, PostgresOpenError, PostgresOptions,
+    SliceState,
+};
+#[cfg(test)]
+pub(crate) use postgres::{ReportedHolder, ReportedTable};
 pub use sqlite::{MigrationStatus, OpenError, Sqlite, SqliteOptions};
 
 /// The store that the environment names could not be opened. Nothing of the log was changed.

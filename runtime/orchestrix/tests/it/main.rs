@@ -1,6 +1,7 @@
 //! One binary, a module per story.
 #![allow(unreachable_pub, missing_docs, reason = "nobody uses a test binary as a library")]
 
+mod archive;
 mod backup;
 mod bounds;
 mod cli;

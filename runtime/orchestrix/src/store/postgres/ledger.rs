@@ -357,10 +357,7 @@ impl Planner<'_> {
         let staged = self.staged.get(&key).copied();
         let Some(versions) = self.versions else {
             return match staged {
-                None => {
-                    self.look_for_before(commit, key);
-                    Ok(None)
-                }
+                None => self.look_for_before(commit, key).map(|()| None),
                 Some(version) if version == commit.expected => Ok(None),
                 Some(_) => Err(Need::Versions),
             };
@@ -375,10 +372,21 @@ impl Planner<'_> {
     }
 
     /// Has the server look for the version before the commit's first, unless it is known to exist.
-    fn look_for_before(&mut self, commit: &Commit, key: StreamKey) {
+    ///
+    /// A version that is taken is found by the server's index, unless it is in the archive. That has neither the first
+    /// version of a stream nor the last, but perhaps the second: so what builds on the first one asks for the end of
+    /// its stream, if it is not known, and so does what is certainly too late.
+    fn look_for_before(&mut self, commit: &Commit, key: StreamKey) -> Result<(), Need> {
         let expected = commit.expected.get();
-        if expected > 0 && self.known.get(&key).is_none_or(|known| known < expected) {
-            self.plan.before.push(Before { stream: key, version: commit.expected, shard: commit.shard });
+        match (self.known.get(&key), expected) {
+            (Some(known), _) if known > expected => Err(Need::Versions),
+            (Some(known), _) if known == expected => Ok(()),
+            (_, 0) => Ok(()),
+            (_, 1) => Err(Need::Versions),
+            _ => {
+                self.plan.before.push(Before { stream: key, version: commit.expected, shard: commit.shard });
+                Ok(())
+            }
         }
     }
 

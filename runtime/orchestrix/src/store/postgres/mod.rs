@@ -14,6 +14,7 @@
 //! A caller who goes away cuts nothing off: all work on a session runs in a task that nobody drops.
 
 mod append;
+mod archive;
 mod arguments;
 mod book;
 mod error;
@@ -28,6 +29,7 @@ mod open_error;
 mod options;
 mod pool;
 mod read;
+mod report;
 mod rows;
 mod session;
 mod statements;
@@ -46,9 +48,13 @@ use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Ve
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+pub use archive::{ArchiveCandidate, ArchiveSlice, Covered, SliceState};
 pub use open_error::PostgresOpenError;
 pub use options::PostgresOptions;
 pub use pool::PoolStatus;
+pub(crate) use report::ServerReport;
+#[cfg(test)]
+pub(crate) use report::{Holder as ReportedHolder, Table as ReportedTable};
 
 use append::{Work, unavailable};
 use book::Book;

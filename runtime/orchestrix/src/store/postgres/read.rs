@@ -6,12 +6,14 @@ use sqlx::postgres::PgRow;
 
 use super::Inner;
 use super::append::{number, shard_number};
+use super::archive;
 use super::arguments::Args;
 use super::error::Failed;
 use super::moment::Moment;
 use super::rows::{self, EVENT_COLUMNS, Elements, Malformed, get, maybe};
 use super::statements::{
     BACKWARDS, CHECKPOINT, CONFIRM, FORWARDS, LOAD, LOAD_MANY, LOOK, QUARANTINED, SHARD, STATS, STREAMS,
+    Statement,
 };
 
 /// The most events of one page: it bounds what the server builds and what the driver holds at a time.
@@ -92,6 +94,10 @@ impl Inner {
         events_max: usize,
     ) -> Result<(), Failed> {
         let after = loaded.snapshot.as_ref().map_or(Version::ZERO, |snapshot| snapshot.version);
+        if !archive::follow(after, &loaded.events) {
+            // What is missing is in the archive, where the read below looks as well.
+            loaded.events.clear();
+        }
         let last = loaded.events.last().map_or(after, |event| event.version);
         let left = events_max - loaded.events.len();
         if left > 0 && last < loaded.version {
@@ -142,11 +148,14 @@ impl Inner {
             Direction::Forwards => FORWARDS,
             Direction::Backwards => BACKWARDS,
         };
-        let rows = self.pool.run(statement, arguments).await?;
-        Ok(rows
-            .iter()
-            .map(|row| rows::event_of_row(row, 0, stream.clone(), shard))
-            .collect::<Result<_, _>>()?)
+        let rows = self.pool.run(statement, arguments.clone()).await?;
+        let event = |row| rows::event_of_row(row, 0, stream.clone(), shard);
+        let events = rows.iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        if archive::has_all(&range, &events) {
+            return Ok(events);
+        }
+        let rows = self.pool.run(archive::range(range.direction), arguments).await?;
+        Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
     }
 
     pub(super) async fn read_shard(
@@ -156,21 +165,36 @@ impl Inner {
         events_max: usize,
     ) -> Result<Vec<RecordedEvent>, Failed> {
         let mut events: Vec<RecordedEvent> = Vec::new();
+        let mut statement = SHARD;
         while events.len() < events_max {
             let after = events.last().map_or(after, |last| last.seq);
             let wanted = PAGE_EVENTS.min(events_max - events.len());
-            let arguments =
-                Args::default().add(shard_number(shard)).add(number(after.get())).add(limit(wanted));
-            let rows = self.pool.run(SHARD, arguments).await?;
-            for row in &rows {
-                let stream = rows::stream(row, EVENT_COLUMNS)?;
-                events.push(rows::event_of_row(row, 0, stream, shard)?);
+            let mut page = self.read_shard_page(statement, shard, after, wanted).await?;
+            if statement == SHARD && !archive::is_dense(after, &page) {
+                // Where one event is in the archive the next ones may be too.
+                statement = archive::SHARD;
+                page = self.read_shard_page(statement, shard, after, wanted).await?;
             }
-            if rows.len() < wanted {
+            let is_last = page.len() < wanted;
+            events.extend(page);
+            if is_last {
                 break;
             }
         }
         Ok(events)
+    }
+
+    async fn read_shard_page(
+        &self,
+        statement: Statement,
+        shard: ShardId,
+        after: Seq,
+        wanted: usize,
+    ) -> Result<Vec<RecordedEvent>, Failed> {
+        let arguments = Args::default().add(shard_number(shard)).add(number(after.get())).add(limit(wanted));
+        let rows = self.pool.run(statement, arguments).await?;
+        let event = |row| rows::event_of_row(row, 0, rows::stream(row, EVENT_COLUMNS)?, shard);
+        Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
     }
 
     pub(super) async fn list_streams(

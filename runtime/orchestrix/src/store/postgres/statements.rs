@@ -19,6 +19,7 @@ macro_rules! event {
          e.receipt, e.payload"
     };
 }
+pub(super) use event;
 
 /// A page of a stream. Bound are shard, key, type, id, first and last version, last time, limit.
 macro_rules! range {

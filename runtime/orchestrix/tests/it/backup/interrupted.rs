@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestrix::core::store::ClaimError;
-use orchestrix::core::{EventStore, Incarnation, ShardId, Timestamp};
+use orchestrix::core::{Incarnation, ShardId, Timestamp};
 use orchestrix::ops::backup::{Backup, BackupError, Progress, Restore, verify};
 use tokio::sync::Notify;
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use orchestrix::Node;
+use orchestrix::core::Timestamp;
 use orchestrix::core::store::RecordedEvent;
-use orchestrix::core::{EventStore, Timestamp};
 use orchestrix::ops::backup::{Backup, Manifest, Restore, verify};
 
 use super::heads;

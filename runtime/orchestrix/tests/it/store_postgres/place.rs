@@ -48,7 +48,7 @@ impl Server {
 }
 
 /// The name of a database that no other run of the tests uses.
-pub(super) fn fresh_name(word: &str) -> String {
+pub fn fresh_name(word: &str) -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);
     format!("orchestrix_{word}_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
 }
