@@ -15,7 +15,7 @@ use crate::wire::{read_reply, request};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The bank as a process of its own, killed with its handle.
-fn bank(variables: &[(&str, &str)]) -> Command {
+pub(crate) fn bank(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bank"));
     command.env_clear().envs(variables.iter().copied()).kill_on_drop(true);
     // A file `.env` of whoever runs the tests must not reach into them.

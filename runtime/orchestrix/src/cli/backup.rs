@@ -92,7 +92,8 @@ async fn note(context: &Context, manifest: &Manifest) -> Result<(), CliError> {
     let Database::Postgres(url) = context.database()? else { return Ok(()) };
     let options = context.config.postgres(url).map_err(StoreOpenError::from)?.auto_migrate(false);
     let store = options.connect().await.map_err(StoreOpenError::from)?;
-    let noted = store.note_backup(manifest).await;
+    let taken = (manifest.started_at, manifest.ended_at);
+    let noted = store.note_backup(manifest.backup, taken, manifest.events).await;
     store.close().await;
     Ok(noted?)
 }
@@ -124,6 +125,9 @@ pub(super) async fn restore(args: RestoreArgs, context: &mut Context) -> Result<
     let mut config = context.config.clone();
     // What comes is whole, and so is what it comes into: the schema is made here, whatever the service may do.
     config.auto_migrate = true;
+    if config.shard_count.is_none() {
+        config.shard_count = Some(Manifest::load(&args.directory).await?.shard_count);
+    }
     let store = config.open_store().await?;
     let bar = bar(&context.out, 0, "events");
     let mut restore = Restore::new(&args.directory).progress(shown(&bar));

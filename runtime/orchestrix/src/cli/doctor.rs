@@ -104,7 +104,8 @@ fn text(checks: &[Check]) -> String {
 /// What is right at a developer's and wrong where it matters.
 fn environment(config: &Config) -> Check {
     if !config.is_production() {
-        let detail = "development: what may lose events is allowed; where it matters, set ENVIRONMENT=production";
+        let detail =
+            "development: what may lose events is allowed; where it matters, set ENVIRONMENT=production";
         return check("environment", Verdict::Ok, detail).must();
     }
     if config.auto_migrate {

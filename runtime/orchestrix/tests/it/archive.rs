@@ -27,7 +27,7 @@ async fn node(place: &Place) -> Node {
 }
 
 /// Stores so many events in each of some counters, and snapshots of them.
-async fn filled(counters: u64, events: u64) -> Place {
+pub async fn filled(counters: u64, events: u64) -> Place {
     let place = Place::new();
     let node = node(&place).await;
     for number in 1..=events {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::check::blocking;
 use super::error::BackupError;
 use super::files::{read_sealed, write_sealed};
 
@@ -96,6 +97,18 @@ impl Manifest {
         let events = begun.events();
         let Begun { format, backup, store, cluster, shard_count, started_at, heads } = begun;
         Self { format, backup, store, cluster, shard_count, started_at, ended_at, heads, events, parts }
+    }
+
+    /// Reads what a complete backup says about itself, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`BackupError`] when there is no complete backup, or the manifest is damaged.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point; nothing is changed.
+    pub async fn load(directory: &Path) -> Result<Self, BackupError> {
+        let directory = directory.to_owned();
+        blocking(move || Self::read(&directory)).await
     }
 
     /// Reads the manifest of a complete backup.

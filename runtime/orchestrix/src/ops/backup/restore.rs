@@ -118,8 +118,7 @@ impl Restore {
     /// Verifies the backup and finds out where to cut it.
     async fn plan(&self, store: &dyn EventStore) -> Result<Plan, RestoreError> {
         let (directory, progress) = (self.directory.clone(), Arc::clone(&self.progress));
-        let read = directory.clone();
-        let manifest = blocking(move || Manifest::read(&read)).await?;
+        let manifest = Manifest::load(&directory).await?;
         let (own, count) = (store.info().shard_count, manifest.shard_count);
         if own != count {
             return Err(RestoreError::ShardCount { store: own.get(), backup: count.get() });

@@ -4,14 +4,15 @@ use orchestrix_core::store::{ReadError, WriteError};
 use orchestrix_core::{Incarnation, Timestamp};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
+use super::append::number;
 use super::arguments::Args;
 use super::error::Failed;
 use super::moment::Moment;
 use super::rows::{get, maybe};
 use super::statements::{Statement, statement};
 use super::{Inner, Postgres};
-use crate::ops::backup::Manifest;
 
 /// `synchronous_commit` is what the server gives to sessions that do not set it, as those of other programs.
 const FACTS: Statement = statement(
@@ -107,19 +108,20 @@ impl Postgres {
         self.carry(|inner| async move { Ok(inner.report().await?) }).await
     }
 
-    /// Has the database remember a backup that is complete.
+    /// Has the database remember a backup that is complete: its name, when it was taken, and how many events it has.
     ///
     /// # Errors
     /// [`WriteError`] when the server does not answer or does not allow it. The backup is as good without.
     ///
     /// # Cancel safety
     /// May be dropped at any point; it may be repeated.
-    pub async fn note_backup(&self, manifest: &Manifest) -> Result<(), WriteError> {
-        let arguments = Args::default()
-            .add(manifest.backup)
-            .add(manifest.started_at)
-            .add(manifest.ended_at)
-            .add(i64::try_from(manifest.events).unwrap_or(i64::MAX));
+    pub async fn note_backup(
+        &self,
+        backup: Uuid,
+        (started_at, ended_at): (Timestamp, Timestamp),
+        events: u64,
+    ) -> Result<(), WriteError> {
+        let arguments = Args::default().add(backup).add(started_at).add(ended_at).add(number(events));
         let noted = self.change(move |inner| async move {
             inner.pool.run(NOTE_BACKUP, arguments).await.map(|_| ()).map_err(WriteError::from)
         });

@@ -1,6 +1,7 @@
 //! The command line, driven as people drive it: the binary on a database in a temporary folder.
 
 mod manual;
+mod nights;
 mod repair;
 mod typed;
 
@@ -82,7 +83,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
         Self {
             code: output.status.code().expect("it was not killed"),
