@@ -96,7 +96,10 @@ async fn start(config: &Config) -> anyhow::Result<Node> {
     // The other half is for requests and transfers, so that both together keep to the setting.
     let shutdown_timeout = config.settings.shutdown_timeout / 2;
     let settings = Settings { shutdown_timeout, ..config.settings.clone() };
-    let builder = Orchestrix::builder().store(store).settings(settings);
+    let mut builder = Orchestrix::builder().store(store).settings(settings);
+    if let Some(replica) = config.replica()? {
+        builder = builder.replica(replica);
+    }
     Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
 }
 

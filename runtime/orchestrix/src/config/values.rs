@@ -106,6 +106,22 @@ fn database_url(read: &mut Reader<'_>) -> Result<DatabaseUrl, ConfigError> {
     read.value(DATABASE_URL, never, DatabaseUrl::parse, ToString::to_string)
 }
 
+pub(super) fn database_read_url(
+    read: &mut Reader<'_>,
+    is_postgres: bool,
+) -> Result<Option<DatabaseUrl>, ConfigError> {
+    let parse = |text: &str| DatabaseUrl::parse(text).map(Some);
+    let show = |url: &Option<DatabaseUrl>| url.as_ref().map_or_else(String::new, ToString::to_string);
+    let url = read.value("DATABASE_READ_URL", None, parse, show)?;
+    if url.is_some() && !is_postgres {
+        return Err(ConfigError::Contradiction {
+            problem: "DATABASE_READ_URL is set, and the events are not in PostgreSQL".to_owned(),
+            remedy: "only a PostgreSQL database has a replica; remove it, or set DATABASE_URL=postgres://...",
+        });
+    }
+    Ok(url)
+}
+
 pub(super) fn postgres(read: &mut Reader<'_>, production: bool) -> Result<PostgresChoices, ConfigError> {
     let timeout = Duration::from_secs(30);
     let overflow = |text: &str| text.parse().ok().filter(|more| (0..=256).contains(more));

@@ -8,8 +8,8 @@ use orchestrix_core::store::{BoxFuture, Source};
 use orchestrix_core::{Aggregate, Clock, EventStore, Incarnation, SystemClock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::Node;
 use super::running::{Running, Tasks};
+use super::{Node, Past, Replica};
 use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
 use crate::cluster::{self, Keeper, Lease, Standing};
 use crate::error::StartError;
@@ -59,6 +59,7 @@ impl Orchestrix {
             clock: Arc::new(SystemClock),
             hooks: Vec::new(),
             metrics: true,
+            replica: None,
         }
     }
 }
@@ -79,6 +80,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     hooks: Vec<Arc<dyn Hooks>>,
     metrics: bool,
+    replica: Option<Replica>,
 }
 
 impl Builder {
@@ -129,6 +131,13 @@ impl Builder {
         self
     }
 
+    /// Reads the past (histories, states at a version or a time) from a replica of the store as far as that has it.
+    #[must_use]
+    pub fn replica(mut self, replica: Replica) -> Self {
+        self.replica = Some(replica);
+        self
+    }
+
     /// Opens the store, claims its shards and starts the arbiters. Must be called inside a tokio runtime, which then
     /// carries the writer; the actors have threads of their own.
     ///
@@ -153,7 +162,8 @@ impl Builder {
         let names: Vec<_> = self.kinds.iter().map(|kind| kind.name).collect();
         let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
         let (settings, clock, lease) = (self.settings, self.clock, held.lease);
-        let parts = Parts { settings, clock, store, ownership, telemetry, lease };
+        let past = Past::new(Arc::clone(&store), self.replica, telemetry.metrics.for_replica());
+        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease };
         parts.assemble(&self.kinds)
     }
 }
@@ -173,6 +183,7 @@ struct Parts {
     settings: Settings,
     clock: Arc<dyn Clock>,
     store: Arc<dyn EventStore>,
+    past: Past,
     ownership: Arc<Ownership>,
     telemetry: Arc<Telemetry>,
     lease: Option<Lease>,
@@ -203,6 +214,7 @@ impl Parts {
             loads: Arc::new(Semaphore::new(settings.loads_in_flight_max)),
             settings: self.settings,
             store: self.store,
+            past: self.past,
             clock: self.clock,
             ownership: self.ownership,
             lanes,

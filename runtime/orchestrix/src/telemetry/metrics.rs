@@ -85,6 +85,8 @@ pub const ERRORS: &str = "orchestrix_errors_total";
 pub const HOOK_PANICS: &str = "orchestrix_hook_panics_total";
 /// Whether the store answered when it was last asked.
 pub const STORE_UP: &str = "orchestrix_store_up";
+/// Reads of the past, by what the replica had of them.
+pub const REPLICA_READS: &str = "orchestrix_replica_reads_total";
 /// Memory of the process.
 pub const PROCESS_RESIDENT_BYTES: &str = "orchestrix_process_resident_bytes";
 
@@ -134,6 +136,7 @@ pub const CATALOGUE: &[MetricInfo] = {
         info(Counter, ERRORS, &["kind"], Count, "Failures by kind; refusals by the domain are not failures."),
         info(Counter, HOOK_PANICS, NONE, Count, "Calls of observability hooks that panicked."),
         info(Gauge, STORE_UP, NONE, Count, "1 when the store answered the last time it was asked, else 0."),
+        info(Counter, REPLICA_READS, &["result"], Count, "Reads of the past by what the replica had: all of it (`whole`), a part (`topped_up` from the store), no answer (`failed`)."),
         info(Gauge, PROCESS_RESIDENT_BYTES, NONE, Bytes, "Resident memory of the process."),
     ]
 };
@@ -276,6 +279,15 @@ impl Metrics {
         }
     }
 
+    /// Makes the handles of a replica.
+    pub(crate) fn for_replica(&self) -> ReplicaMetrics {
+        if self.enabled {
+            ReplicaMetrics::new()
+        } else {
+            metrics::with_local_recorder(&NoopRecorder, ReplicaMetrics::new)
+        }
+    }
+
     /// Counts a failure. A word outside [`ERROR_KINDS`] counts as `other`, so that the set stays closed.
     pub fn error(&self, kind: &str) {
         let at = ERROR_KINDS.iter().position(|known| *known == kind).unwrap_or(ERROR_KINDS.len() - 1);
@@ -286,6 +298,20 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The handles of a replica.
+pub(crate) struct ReplicaMetrics {
+    pub(crate) whole: Counter,
+    pub(crate) topped_up: Counter,
+    pub(crate) failed: Counter,
+}
+
+impl ReplicaMetrics {
+    fn new() -> Self {
+        let made = |result: &'static str| counter!(REPLICA_READS, "result" => result);
+        Self { whole: made("whole"), topped_up: made("topped_up"), failed: made("failed") }
     }
 }
 
@@ -415,6 +441,7 @@ mod tests {
         let page = metrics::with_local_recorder(&recorder, || {
             let metrics = Metrics::new();
             let _types = metrics.for_type("account");
+            let _replica = metrics.for_replica();
             gauge!(PROCESS_RESIDENT_BYTES).set(1.0);
             recorder.render()
         });
