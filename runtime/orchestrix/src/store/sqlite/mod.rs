@@ -172,7 +172,8 @@ impl EventStore for Sqlite {
             name: "sqlite",
             shard_count: self.inner.shard_count,
             durable: true,
-            lanes: 1,
+            // One is written while the other gathers; on two cores each then stays with the arbiter that it serves.
+            lanes: 2,
             batch_events_max: BATCH_EVENTS_MAX,
         }
     }
