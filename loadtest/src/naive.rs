@@ -19,12 +19,15 @@ use crate::driver::{Load, Window};
 use crate::limit::{place, receipt, sqlite};
 use crate::scenario::{CommandIds, Counter, CounterEvent, Random, Spread, counter_id, filler};
 
-const HEADS: &str = "SELECT (SELECT max(version) FROM events WHERE stream = ?1) AS version, \
+const HEADS: &str = "SELECT (SELECT max(version) FROM stream_index WHERE stream = ?1) AS version, \
                      (SELECT max(pos) FROM events WHERE pos BETWEEN ?2 AND ?3) AS pos";
 
 const INSERT: &str = "INSERT INTO events (pos, stream, version, epoch, event_type, schema_version, codec, \
                       command_id, recorded_at, headers, receipt, payload) \
                       VALUES (?, ?, ?, 1, 'loadtest.added', 1, ?, ?, ?, NULL, ?, ?)";
+
+/// Whoever reads the version from the index keeps it up to date with each commit.
+const INSERT_ENTRY: &str = "INSERT INTO stream_index (stream, version, pos) VALUES (?, ?, ?)";
 
 /// What the callers share.
 struct Desk {
@@ -97,6 +100,7 @@ impl Desk {
             .bind(self.payload())
             .execute(&mut *transaction)
             .await?;
+        sqlx::query(INSERT_ENTRY).bind(stream).bind(version).bind(pos).execute(&mut *transaction).await?;
         transaction.commit().await
     }
 

@@ -13,14 +13,16 @@ CREATE TABLE log (
     settled     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Who owns which shard. A shard that was never claimed has epoch 0 and no owner.
+-- Who owns which shard, and up to which seq its events are in the index of streams. A shard that was never claimed has
+-- epoch 0 and no owner.
 CREATE TABLE shards (
     shard       INTEGER PRIMARY KEY,
     epoch       INTEGER NOT NULL DEFAULT 0,
-    incarnation BLOB CHECK (length(incarnation) = 16)
+    incarnation BLOB CHECK (length(incarnation) = 16),
+    indexed     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
-CREATE TRIGGER shards_updated AFTER UPDATE ON shards BEGIN
+CREATE TRIGGER shards_updated AFTER UPDATE OF shard, epoch, incarnation ON shards BEGIN
     UPDATE log SET generation = generation + 1;
 END;
 CREATE TRIGGER shards_inserted AFTER INSERT ON shards BEGIN
@@ -30,8 +32,8 @@ CREATE TRIGGER shards_deleted AFTER DELETE ON shards BEGIN
     UPDATE log SET generation = generation + 1;
 END;
 
--- A stream gets a small number when its first event is stored. The index of the events, which is what an append spends
--- most of its time on, then has keys of ten bytes instead of type and id as text.
+-- A stream gets a small number when its first event is stored. The index of streams then has keys of ten bytes instead
+-- of type and id as text.
 CREATE TABLE streams (
     stream         INTEGER PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -57,5 +59,13 @@ CREATE TABLE events (
     payload        BLOB NOT NULL
 ) STRICT;
 
--- Finds the events of a stream, and lets no version exist twice.
-CREATE UNIQUE INDEX events_by_stream ON events (stream, version);
+-- Finds the events of a stream. It is filled late, many events at a time in the order of its keys: an entry for each
+-- event as it comes would touch a leaf for each, and write 4 KiB to the write-ahead log for it. Events after
+-- `shards.indexed` may be missing here; a reader finds them in the memory of the writer, or by reading them. An event that
+-- is here lies at the only place of its version: a version that is stored twice is damage, and is told when it is found.
+CREATE TABLE stream_index (
+    stream  INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    pos     INTEGER NOT NULL,
+    PRIMARY KEY (stream, version)
+) STRICT, WITHOUT ROWID;

@@ -1,8 +1,9 @@
 //! The limit of SQLite: raw appends of the runtime's rows to the runtime's schema, as durable as the runtime's.
 //!
 //! The schema is made by the store itself. A batch is one transaction of inserts with many rows each, handed to the
-//! driver as one text, and the next batch is made ready while the last one is written. There is no version to read, no
-//! fence to check, nobody to answer.
+//! driver as one text, and the next batch is made ready while the last one is written. The index of streams is filled
+//! late, as the store fills it: in the order of its keys, with each batch a slice as large as the batch. There is no
+//! version to read, no fence to check, nobody to answer.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,15 +37,18 @@ const STATEMENT_ROWS: usize = 1_024;
 /// Batches that are made ready ahead.
 const AHEAD_BATCHES: usize = 2;
 
-/// The text before the rows of an insert.
-const INSERT: &str = "INSERT INTO events (pos, stream, version, epoch, event_type, schema_version, codec, \
-                      command_id, recorded_at, headers, receipt, payload) VALUES ";
+/// Events that gather before they go into the index in its order, as in the store. A multiple of every batch.
+const GENERATION_EVENTS: usize = 16_384;
 
-/// The places of one row.
-const PLACES: &str = "(?,?,?,?,?,?,?,?,?,?,?,?)";
+/// An insert of events, up to its rows.
+const EVENTS: (&str, usize) = (
+    "INSERT INTO events (pos, stream, version, epoch, event_type, schema_version, codec, \
+     command_id, recorded_at, headers, receipt, payload) VALUES ",
+    12,
+);
 
-/// Values of one row.
-const ROW_VALUES: usize = 12;
+/// An insert of entries of the index, up to its rows.
+const ENTRIES: (&str, usize) = ("INSERT INTO stream_index (stream, version, pos) VALUES ", 3);
 
 /// Opens a connection as durable as the store's own.
 ///
@@ -99,16 +103,17 @@ pub(crate) async fn prepare(
 pub(crate) async fn measure(common: &Common, load: &Load, batch: usize) -> anyhow::Result<f64> {
     let database = Database::temporary(common)?;
     let (mut connection, shard_count) = prepare(&database, load).await?;
-    let text = transaction_text(batch);
+    let texts = [transaction_text(batch, 0), transaction_text(batch, batch)];
     let (ready, mut batches) = mpsc::channel(AHEAD_BATCHES);
     let mut rows = Rows::new(load, shard_count);
     let maker = tokio::spawn(async move {
+        let mut late = LateIndex::default();
         // The loop ends when the writer has gone away.
-        while ready.send(arguments(&rows.batch(batch))).await.is_ok() {}
+        while ready.send(late.batch(&rows.batch(batch))).await.is_ok() {}
     });
-    append_for(&mut connection, &text, &mut batches, load.warmup).await?;
+    append_for(&mut connection, &texts, &mut batches, load.warmup).await?;
     let from = Instant::now();
-    let appended = append_for(&mut connection, &text, &mut batches, load.duration).await?;
+    let appended = append_for(&mut connection, &texts, &mut batches, load.duration).await?;
     let took = from.elapsed();
     drop(batches);
     maker.await.context("the maker of batches panicked")?;
@@ -120,48 +125,77 @@ pub(crate) async fn measure(common: &Common, load: &Load, batch: usize) -> anyho
 /// rate over the time that was really taken is exact also for large batches.
 async fn append_for(
     connection: &mut SqliteConnection,
-    text: &str,
-    batches: &mut mpsc::Receiver<SqliteArguments>,
+    texts: &[String; 2],
+    batches: &mut mpsc::Receiver<Ready>,
     time: Duration,
 ) -> anyhow::Result<usize> {
     let start = Instant::now();
     let mut appended = 0;
     while appended == 0 || start.elapsed() < time {
-        let arguments = batches.recv().await.context("no batch was made")?;
-        let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+        let ready = batches.recv().await.context("no batch was made")?;
+        let text = &*texts[usize::from(ready.has_entries)];
+        let query = sqlx::query_with(AssertSqlSafe(text), ready.arguments);
         query.execute(&mut *connection).await.context("a raw append failed")?;
         appended += 1;
     }
     Ok(appended)
 }
 
-/// Returns one transaction of inserts for a batch of this size.
-fn transaction_text(batch: usize) -> String {
-    if batch <= STATEMENT_ROWS {
+/// A batch that only waits to be written.
+struct Ready {
+    arguments: SqliteArguments,
+    has_entries: bool,
+}
+
+/// What is to go into the index: a generation that gathers, and one that is written in the order of the index.
+#[derive(Default)]
+struct LateIndex {
+    active: Vec<[i64; 3]>,
+    frozen: std::vec::IntoIter<[i64; 3]>,
+}
+
+impl LateIndex {
+    /// Makes a batch ready, with as many entries of the frozen generation as it has rows.
+    fn batch(&mut self, rows: &[Row]) -> Ready {
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(rows.len() * (EVENTS.1 + ENTRIES.1), 0);
+        let entries: Vec<[i64; 3]> = self.frozen.by_ref().take(rows.len()).collect();
+        for value in entries.iter().flatten() {
+            arguments.add(*value).expect("numbers can always be bound");
+        }
+        for row in rows {
+            add(&mut arguments, row).expect("numbers, texts and bytes can always be bound");
+        }
+        self.active.extend(rows.iter().map(|row| [row.stream, row.version, row.pos]));
+        if self.active.len() >= GENERATION_EVENTS {
+            let mut frozen = std::mem::take(&mut self.active);
+            frozen.sort_unstable();
+            self.frozen = frozen.into_iter();
+        }
+        Ready { arguments, has_entries: !entries.is_empty() }
+    }
+}
+
+/// Returns one transaction of inserts for a batch of this size and for so many entries of the index.
+fn transaction_text(batch: usize, entries: usize) -> String {
+    if batch <= STATEMENT_ROWS && entries == 0 {
         // One statement is a transaction by itself.
-        return insert_text(batch);
+        return insert_text(EVENTS, batch);
     }
     let mut text = "BEGIN IMMEDIATE;".to_owned();
-    let mut left = batch;
-    while left > 0 {
-        let rows = left.min(STATEMENT_ROWS);
-        left -= rows;
-        text = text + &insert_text(rows) + ";";
+    for (table, mut left) in [(ENTRIES, entries), (EVENTS, batch)] {
+        while left > 0 {
+            let rows = left.min(STATEMENT_ROWS);
+            left -= rows;
+            text = text + &insert_text(table, rows) + ";";
+        }
     }
     text + "COMMIT"
 }
 
-fn insert_text(rows: usize) -> String {
-    format!("{INSERT}{}", vec![PLACES; rows].join(","))
-}
-
-fn arguments(rows: &[Row]) -> SqliteArguments {
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(rows.len() * ROW_VALUES, 0);
-    for row in rows {
-        add(&mut arguments, row).expect("numbers, texts and bytes can always be bound");
-    }
-    arguments
+fn insert_text((insert, values): (&str, usize), rows: usize) -> String {
+    let places = format!("({})", vec!["?"; values].join(","));
+    format!("{insert}{}", vec![places; rows].join(","))
 }
 
 fn add(arguments: &mut SqliteArguments, row: &Row) -> Result<(), sqlx::error::BoxDynError> {
@@ -194,7 +228,7 @@ impl Raw {
     /// When it cannot be made.
     pub(crate) async fn open(database: &Database, load: &Load) -> anyhow::Result<Self> {
         let (connection, shard_count) = prepare(database, load).await?;
-        Ok(Self { connection, rows: Rows::new(load, shard_count), text: insert_text(1) })
+        Ok(Self { connection, rows: Rows::new(load, shard_count), text: insert_text(EVENTS, 1) })
     }
 
     /// Makes one row durable.
@@ -202,7 +236,8 @@ impl Raw {
     /// # Errors
     /// When it cannot be written.
     pub(crate) async fn commit_one(&mut self) -> anyhow::Result<()> {
-        let arguments = arguments(&[self.rows.next()]);
+        let mut arguments = SqliteArguments::default();
+        add(&mut arguments, &self.rows.next()).expect("numbers, texts and bytes can always be bound");
         let query = sqlx::query_with(AssertSqlSafe(self.text.as_str()), arguments);
         query.execute(&mut self.connection).await.context("a raw commit failed")?;
         Ok(())
@@ -224,9 +259,38 @@ mod tests {
     #[test]
     fn a_transaction_has_a_place_for_every_value() {
         for batch in [1, STATEMENT_ROWS, STATEMENT_ROWS + 1, 4_096] {
-            let text = transaction_text(batch);
-            assert_eq!(text.matches('?').count(), batch * ROW_VALUES);
-            assert_eq!(text.matches("INSERT").count(), batch.div_ceil(STATEMENT_ROWS));
+            let text = transaction_text(batch, batch);
+            assert_eq!(text.matches('?').count(), batch * (EVENTS.1 + ENTRIES.1));
+            assert_eq!(text.matches("INSERT").count(), 2 * batch.div_ceil(STATEMENT_ROWS));
+            let without = transaction_text(batch, 0);
+            assert_eq!(without.matches('?').count(), batch * EVENTS.1);
+        }
+    }
+
+    #[test]
+    fn every_row_enters_the_index_once_and_in_its_order() {
+        let load = Load {
+            aggregates: 1_000,
+            callers: 1,
+            rate: None,
+            warmup: Duration::ZERO,
+            duration: Duration::from_secs(1),
+            hot: 0.0,
+            payload_bytes: 32,
+            read_share: 0.0,
+            seed: 1,
+            cold: false,
+        };
+        let mut rows = Rows::new(&load, ShardCount::DEFAULT);
+        for batch in crate::limit::BATCHES {
+            let mut late = LateIndex::default();
+            let batches = GENERATION_EVENTS / batch;
+            let has_entries: Vec<bool> =
+                (0..2 * batches).map(|_| late.batch(&rows.batch(batch)).has_entries).collect();
+            assert_eq!(has_entries.iter().position(|has| *has), Some(batches), "batches of {batch}");
+            assert!(late.active.is_empty(), "the second generation is frozen as the first one is through");
+            assert_eq!(late.frozen.len(), GENERATION_EVENTS);
+            assert!(late.frozen.as_slice().is_sorted());
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod alone;
 mod faults;
+mod late;
+mod late_model;
 mod migrate;
 mod opening;
 mod owner;

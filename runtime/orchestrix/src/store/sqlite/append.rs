@@ -2,16 +2,19 @@
 
 use orchestrix_core::StreamId;
 use orchestrix_core::store::{Batch, Commit, CommitOutcome};
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, Row};
 
 use super::error::{code, primary_code};
 use super::place::number;
 use super::plan::{Placed, Plan, Slots, unavailable};
 use super::rows::{bind, bind_event, bind_stream};
+use super::slices::bind_entries;
 use super::statements::{
-    ROWS_MAX, STREAM_COLUMN_COUNT, insert_events, insert_streams, insert_streams_and_events, size_for,
+    Along, ROWS_MAX, STREAM_COLUMN_COUNT, entries_for, insert_events, insert_streams, insert_together,
+    size_for,
 };
+use super::tail::{Late, Slice};
 use super::writer::{Writer, is_certainly_undone};
 
 /// How an attempt on a batch ended.
@@ -62,16 +65,28 @@ impl Writer {
             self.done();
             return Attempt::Answered(plan.outcomes);
         }
-        match self.store(batch, &plan).await {
-            Ok(stored) if stored == plan.events as u64 => {
+        let slice = self.tail().slice(plan.events, entries_for(size_for(plan.events)));
+        match self.store(batch, &plan, &slice).await {
+            Ok(stored) if stored.events == plan.events as u64 => {
                 let outcomes = plan.outcomes.clone();
-                self.ledger.take_in(plan, slots.streams);
+                self.take_in(batch, plan, slots, slice, stored.entries).await;
                 self.done();
                 Attempt::Answered(outcomes)
             }
-            Ok(stored) => self.resolve_guard(plan, stored).await,
+            Ok(stored) => self.resolve_guard(plan, stored.events).await,
             Err(error) => self.resolve_error(batch, plan, error).await,
         }
+    }
+
+    /// Knows from here on what was stored, before anybody is answered: whoever reads after an answer finds it.
+    async fn take_in(&mut self, batch: &Batch, plan: Plan, slots: Slots, slice: Slice, entries: u64) {
+        if entries < slice.rows.len() as u64 {
+            self.explain_entries(&slice.rows).await;
+        }
+        let late: Vec<Late> = event_rows(batch, &plan).map(|row| row.late()).collect();
+        self.ledger.take_in(plan, slots.streams);
+        let heads = self.ledger.heads();
+        self.tail().take_in(late.into_iter(), &heads, slice);
     }
 
     /// The guard kept the rows out: ownership changed behind the writer's back.
@@ -123,45 +138,77 @@ impl Writer {
         Ok(count == 1)
     }
 
-    /// Stores what was planned in one transaction and returns how many events it stored: all, or none.
-    async fn store(&mut self, batch: &Batch, plan: &Plan) -> Result<u64, sqlx::Error> {
+    /// Stores what was planned, and a slice of the index, in one transaction, and returns how much: all, or none.
+    async fn store(&mut self, batch: &Batch, plan: &Plan, slice: &Slice) -> Result<Stored, sqlx::Error> {
         let rows: Vec<EventRow<'_>> = event_rows(batch, plan).collect();
+        let size = size_for(rows.len());
         // A new stream has an event, so there are never more new streams than rows.
-        if rows.len() > ROWS_MAX {
-            return self.store_in_parts(plan, &rows).await;
+        if rows.len() > ROWS_MAX || slice.completes.is_some() || slice.rows.len() > entries_for(size) {
+            return self.store_in_parts(plan, &rows, slice).await;
         }
+        let generation = self.ledger.generation;
+        let along = match (plan.new_streams.is_empty(), slice.rows.is_empty()) {
+            (true, true) => return self.store_alone(&rows).await,
+            (false, true) => Along::Streams,
+            (true, false) => Along::Entries,
+            (false, false) => Along::StreamsAndEntries,
+        };
         let mut arguments = SqliteArguments::default();
-        if plan.new_streams.is_empty() {
-            bind_events(&mut arguments, self.ledger.generation, &rows);
-            let query = sqlx::query_with(insert_events(rows.len()), arguments);
-            return Ok(query.execute(&mut self.connection).await?.rows_affected());
+        if along != Along::Entries {
+            bind_streams(&mut arguments, generation, &plan.new_streams, size);
         }
-        bind_streams(&mut arguments, self.ledger.generation, &plan.new_streams, size_for(rows.len()));
-        bind_events(&mut arguments, self.ledger.generation, &rows);
-        let query = sqlx::query_with(insert_streams_and_events(rows.len()), arguments);
+        if along != Along::Streams {
+            bind_entries(&mut arguments, generation, &slice.rows, entries_for(size));
+        }
+        bind_events(&mut arguments, generation, &rows);
+        let query = sqlx::query_with(insert_together(along, size), arguments);
         let answers = query.fetch_all(&mut self.connection).await?;
-        let count: i64 = answers.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
-        Ok(count as u64)
+        let count = |answer: Option<&SqliteRow>| {
+            answer.ok_or(sqlx::Error::RowNotFound)?.try_get::<i64, _>(0).map(|count| count as u64)
+        };
+        let entries = if along == Along::Streams { 0 } else { count(answers.first())? };
+        Ok(Stored { events: count(answers.last())?, entries })
     }
 
-    /// Stores more rows than one statement takes.
-    async fn store_in_parts(&mut self, plan: &Plan, rows: &[EventRow<'_>]) -> Result<u64, sqlx::Error> {
+    /// Stores events alone: one statement is a transaction by itself.
+    async fn store_alone(&mut self, rows: &[EventRow<'_>]) -> Result<Stored, sqlx::Error> {
+        let mut arguments = SqliteArguments::default();
+        bind_events(&mut arguments, self.ledger.generation, rows);
+        let query = sqlx::query_with(insert_events(rows.len()), arguments);
+        let events = query.execute(&mut self.connection).await?.rows_affected();
+        Ok(Stored { events, entries: 0 })
+    }
+
+    /// Stores more than one statement takes, or the end of a generation.
+    async fn store_in_parts(
+        &mut self,
+        plan: &Plan,
+        rows: &[EventRow<'_>],
+        slice: &Slice,
+    ) -> Result<Stored, sqlx::Error> {
         self.connection.execute("BEGIN IMMEDIATE").await?;
         for part in plan.new_streams.chunks(ROWS_MAX) {
             let mut arguments = SqliteArguments::default();
             bind_streams(&mut arguments, self.ledger.generation, part, part.len());
             sqlx::query_with(insert_streams(part.len()), arguments).execute(&mut self.connection).await?;
         }
-        let mut stored = 0;
+        let entries = self.write_slice(slice).await?;
+        let mut events = 0;
         for part in rows.chunks(ROWS_MAX) {
             let mut arguments = SqliteArguments::default();
             bind_events(&mut arguments, self.ledger.generation, part);
             let query = sqlx::query_with(insert_events(part.len()), arguments);
-            stored += query.execute(&mut self.connection).await?.rows_affected();
+            events += query.execute(&mut self.connection).await?.rows_affected();
         }
         self.connection.execute("COMMIT").await?;
-        Ok(stored)
+        Ok(Stored { events, entries })
     }
+}
+
+/// How many rows were stored.
+struct Stored {
+    events: u64,
+    entries: u64,
 }
 
 /// One event of a batch on its way into a row.
@@ -170,6 +217,14 @@ struct EventRow<'a> {
     commit: &'a Commit,
     /// Its place in its commit.
     at: usize,
+}
+
+impl EventRow<'_> {
+    fn late(&self) -> Late {
+        let Self { placed, commit, at } = self;
+        let version = number(commit.expected.get() + *at as u64 + 1);
+        Late { stream: placed.stream, version, position: placed.position + *at as i64 }
+    }
 }
 
 /// Goes through the events that a plan stores, in the order of their rows.

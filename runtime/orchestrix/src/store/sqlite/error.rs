@@ -179,6 +179,10 @@ impl OpenError {
         let path = path.to_owned();
         match primary_code(&error) {
             Some(code::CORRUPT | code::NOTADB) => Self::Corrupt { path, reason: error.to_string() },
+            // What was read is not what a writer of this store puts there.
+            None if matches!(error, sqlx::Error::Decode(_)) => {
+                Self::Corrupt { path, reason: error.to_string() }
+            }
             Some(code::CANTOPEN | code::READONLY) => Self::NotWritable { path, reason: error.to_string() },
             _ => Self::Driver { path, source: Box::new(error) },
         }

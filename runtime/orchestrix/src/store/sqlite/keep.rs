@@ -47,9 +47,11 @@ impl Writer {
         self.begin().await?;
         self.connection.execute("BEGIN IMMEDIATE").await?;
         sqlx::query_with(CLAIM, arguments).execute(&mut self.connection).await?;
-        let ledger = read_ledger(&mut self.connection).await?;
+        let (ledger, indexed) = read_ledger(&mut self.connection).await?;
         self.connection.execute("COMMIT").await?;
         self.ledger = ledger;
+        // Another process may have written meanwhile, if the lock did not work.
+        self.check_tail(&indexed).await?;
         self.done();
         let claim = |shard: &ShardId| {
             let state = self.ledger.shards[shard.get() as usize];

@@ -31,7 +31,14 @@ macro_rules! packed_stream {
     };
 }
 
-pub(super) use {packed_event, packed_stream};
+/// Joins the entries `i` of the index with their events `e`. An entry that leads to another stream leads nowhere.
+macro_rules! indexed_event {
+    () => {
+        "stream_index AS i CROSS JOIN events AS e ON e.pos = i.pos AND e.stream = i.stream"
+    };
+}
+
+pub(super) use {indexed_event, packed_event, packed_stream};
 
 /// Takes events of one stream apart.
 pub(super) fn unpack_events(bytes: &[u8], stream: &StreamId) -> Result<Vec<RecordedEvent>, Malformed> {

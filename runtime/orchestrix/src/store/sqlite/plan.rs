@@ -44,6 +44,11 @@ impl Ledger {
         Self { generation, shards, stream_number_next, heads: Recent::new(STREAMS_MAX) }
     }
 
+    /// Returns where each shard ends.
+    pub(super) fn heads(&self) -> Vec<Seq> {
+        self.shards.iter().map(|shard| shard.head).collect()
+    }
+
     /// Tells whether the owner holds the shard at this epoch.
     pub(super) fn is_held(&self, shard: ShardId, epoch: Epoch, owner: Incarnation) -> bool {
         let state = self.shards.get(shard.get() as usize);

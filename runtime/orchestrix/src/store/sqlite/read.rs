@@ -1,40 +1,43 @@
 //! The reads: each page is one statement, so that it sees one moment of the database and is one hand-over to SQLite.
+//! Reads of streams add what the index does not have yet (see `combine`).
+
+use std::ops::RangeInclusive;
 
 use orchestrix_core::store::{
-    Direction, Loaded, QuarantineRecord, ReadError, RecordedEvent, StoreStats, StreamRange,
+    Direction, QuarantineRecord, ReadError, RecordedEvent, StoreStats, StreamRange,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Timestamp, Version};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
+use super::combine::beyond;
 use super::error::{code, primary_code};
-use super::pack::{packed_event, packed_stream, unpack_events, unpack_named_events};
-use super::pages::{self, Pages};
+use super::pack::{indexed_event, packed_event, packed_stream, unpack_events, unpack_named_events};
+use super::pages::Pages;
 use super::place::{SEQ_MAX, limit, number, position};
 use super::readers::Readers;
 use super::rows::{self, Malformed, bind, get};
-use super::statements::load;
+use super::tail::{Late, Tail};
 
-/// The most streams that one statement loads.
-const STREAMS_MAX: usize = 64;
-
-/// A page of a stream in both directions. Bound are type, id, first and last version, last time, limit.
+/// A stream's number and its page, as far as the index knows it. Bound are type, id, first and last version, last time,
+/// limit.
 macro_rules! range_text {
     ($order:literal) => {
         concat!(
-            "SELECT CAST(group_concat(packed, '') AS BLOB) FROM (SELECT ",
+            "SELECT s.stream, (SELECT CAST(group_concat(packed, '') AS BLOB) FROM (SELECT ",
             packed_event!(),
-            " AS packed FROM events AS e ",
-            "WHERE e.stream = (SELECT stream FROM streams WHERE aggregate_type = ?1 AND id = ?2) ",
-            "AND e.version >= ?3 AND e.version <= ?4 AND e.recorded_at <= ?5 ORDER BY e.version ",
+            " AS packed FROM ",
+            indexed_event!(),
+            " WHERE i.stream = s.stream AND i.version >= ?3 AND i.version <= ?4 AND e.recorded_at <= ?5 ",
+            "ORDER BY i.version ",
             $order,
-            " LIMIT ?6)"
+            " LIMIT ?6)) FROM streams AS s WHERE s.aggregate_type = ?1 AND s.id = ?2"
         )
     };
 }
 
 /// The statements, where tests can ask SQLite how it would run them.
 pub(super) mod text {
-    use super::{packed_event, packed_stream};
+    use super::{indexed_event, packed_event, packed_stream};
 
     pub(crate) const FORWARDS: &str = range_text!("ASC");
     pub(crate) const BACKWARDS: &str = range_text!("DESC");
@@ -45,11 +48,13 @@ pub(super) mod text {
         " AS packed FROM events AS e CROSS JOIN streams AS s ON s.stream = e.stream ",
         "WHERE e.pos > ? AND e.pos <= ? ORDER BY e.pos LIMIT ?)"
     );
-    /// The first page of a type's streams.
-    pub(crate) const STREAMS: &str = "SELECT s.aggregate_type, s.id, (SELECT max(version) FROM events WHERE stream = s.stream) \
+    /// The first page of a type's streams, with their versions in the index.
+    pub(crate) const STREAMS: &str = "SELECT s.aggregate_type, s.id, s.stream, \
+         (SELECT max(version) FROM stream_index WHERE stream = s.stream) \
          FROM streams AS s WHERE s.aggregate_type = ?1 ORDER BY s.id LIMIT ?2";
     /// A later page.
-    pub(crate) const STREAMS_AFTER: &str = "SELECT s.aggregate_type, s.id, (SELECT max(version) FROM events WHERE stream = s.stream) \
+    pub(crate) const STREAMS_AFTER: &str = "SELECT s.aggregate_type, s.id, s.stream, \
+         (SELECT max(version) FROM stream_index WHERE stream = s.stream) \
          FROM streams AS s WHERE s.aggregate_type = ?1 AND s.id > ?3 ORDER BY s.id LIMIT ?2";
     /// The shards of one owner with their epochs, in one value.
     pub(crate) const CONFIRM: &str =
@@ -57,7 +62,11 @@ pub(super) mod text {
     pub(crate) const CHECKPOINT: &str = "SELECT shard, seq FROM checkpoints WHERE consumer = ?";
     pub(crate) const QUARANTINED: &str = "SELECT aggregate_type, id, reason, command_id, since FROM quarantine \
                                           ORDER BY since, aggregate_type, id LIMIT ?";
-    pub(crate) const STATS: &str = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM streams), \
+    /// Seqs are dense, so that the last one of a shard is the number of its events. 2^40 lies between two shards.
+    pub(crate) const STATS: &str = "SELECT (SELECT coalesce(sum((SELECT max(pos) FROM events \
+                                    WHERE pos >= shards.shard * 1099511627776 \
+                                    AND pos < (shards.shard + 1) * 1099511627776) & 1099511627775), 0) FROM shards), \
+                                    (SELECT count(*) FROM streams), \
                                     (SELECT count(*) FROM snapshots), (SELECT count(*) FROM quarantine)";
 }
 
@@ -90,66 +99,6 @@ impl From<Failed> for ReadError {
 }
 
 impl Readers {
-    pub(super) async fn load(&self, stream: &StreamId, events_max: usize) -> Result<Loaded, ReadError> {
-        let mut loaded = self.load_many(std::slice::from_ref(stream), events_max).await?;
-        Ok(loaded.pop().unwrap_or_default())
-    }
-
-    pub(super) async fn load_many(
-        &self,
-        streams: &[StreamId],
-        events_max: usize,
-    ) -> Result<Vec<Loaded>, ReadError> {
-        let mut loaded = Vec::with_capacity(streams.len());
-        for part in streams.chunks(STREAMS_MAX) {
-            let first_page = events_max.min(pages::EVENTS_MAX);
-            let part_loaded = match self.load_part(part, first_page).await {
-                // Together they are more than a value of SQLite can hold: without events now, page by page below.
-                Err(Failed::Driver(error)) if primary_code(&error) == Some(code::TOOBIG) => {
-                    self.load_part(part, 0).await?
-                }
-                other => other?,
-            };
-            for (stream, mut one) in part.iter().zip(part_loaded) {
-                self.load_rest(stream, &mut one, events_max).await?;
-                loaded.push(one);
-            }
-        }
-        Ok(loaded)
-    }
-
-    async fn load_part(&self, streams: &[StreamId], events_max: usize) -> Result<Vec<Loaded>, Failed> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, limit(events_max));
-        for (place, stream) in streams.iter().enumerate() {
-            rows::bind_stream(&mut arguments, place as i64, stream);
-        }
-        let mut loaded = vec![Loaded::default(); streams.len()];
-        for row in &self.fetch(load(streams.len()), arguments).await? {
-            let place = get::<i64>(row, 0)? as usize;
-            loaded[place] = loaded_from(row, &streams[place])?;
-        }
-        Ok(loaded)
-    }
-
-    /// Reads on where the first page of a load ended before the limit and before the end of the stream.
-    async fn load_rest(
-        &self,
-        stream: &StreamId,
-        loaded: &mut Loaded,
-        events_max: usize,
-    ) -> Result<(), ReadError> {
-        let after = loaded.snapshot.as_ref().map_or(Version::ZERO, |snapshot| snapshot.version);
-        let last = loaded.events.last().map_or(after, |event| event.version);
-        let left = events_max - loaded.events.len();
-        if left > 0 && last < loaded.version {
-            // Up to the version that was read with the rest, so that the answer is one moment's.
-            let range = StreamRange { to: Some(loaded.version), ..StreamRange::from(last.next(), left) };
-            loaded.events.extend(self.read_stream(stream, range).await?);
-        }
-        Ok(())
-    }
-
     pub(super) async fn read_stream(
         &self,
         stream: &StreamId,
@@ -170,24 +119,61 @@ impl Readers {
     }
 
     async fn read_range(&self, stream: &StreamId, range: StreamRange) -> Result<Vec<RecordedEvent>, Failed> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, &*stream.aggregate_type);
-        bind(&mut arguments, &*stream.id);
-        bind(&mut arguments, number(range.from.get()));
-        bind(&mut arguments, range.to.map_or(i64::MAX, |to| number(to.get())));
-        bind(&mut arguments, range.until.map_or(i64::MAX, Timestamp::as_micros));
-        bind(&mut arguments, limit(range.limit));
+        let (from, to) = (number(range.from.get()), range.to.map_or(i64::MAX, |to| number(to.get())));
+        let arguments = || {
+            let mut arguments = SqliteArguments::default();
+            bind(&mut arguments, &*stream.aggregate_type);
+            bind(&mut arguments, &*stream.id);
+            bind(&mut arguments, from);
+            bind(&mut arguments, to);
+            bind(&mut arguments, range.until.map_or(i64::MAX, Timestamp::as_micros));
+            bind(&mut arguments, limit(range.limit));
+            arguments
+        };
         let text = match range.direction {
             Direction::Forwards => text::FORWARDS,
             Direction::Backwards => text::BACKWARDS,
         };
-        let rows = self.fetch(text, arguments).await?;
-        let mut events = unpack_events(packed(&rows, 0)?, stream)?;
+        let look = |rows: &[SqliteRow], tail: &Tail| {
+            let number = rows.first().map(|row| get(row, 0)).transpose()?;
+            Ok(number.map(|number| tail.of_stream(number, RangeInclusive::new(from, to))))
+        };
+        let (rows, late) = self.combine(text, arguments, look).await?;
+        let Some(late) = late else { return Ok(Vec::new()) };
         // They come in the order of the inner query; SQLite promises that for the inner query alone.
+        let mut events = unpack_events(packed(&rows, 1)?, stream)?;
+        events.sort_by_key(|event| event.version);
+        let late = beyond(&events, late)?;
+        self.add_late(events, late, range).await
+    }
+
+    /// Adds to a page what the tail knows, and brings it in its order.
+    async fn add_late(
+        &self,
+        mut events: Vec<RecordedEvent>,
+        mut late: Vec<Late>,
+        range: StreamRange,
+    ) -> Result<Vec<RecordedEvent>, Failed> {
+        // Late events are the newest of the stream: the last ones of a page forwards, the first ones backwards.
+        let mut left = match range.direction {
+            Direction::Forwards => range.limit - events.len(),
+            Direction::Backwards => {
+                late.reverse();
+                range.limit
+            }
+        };
+        while left > 0 && !late.is_empty() {
+            let part: Vec<Late> = late.drain(..left.min(late.len())).collect();
+            let mut found = self.fetch_late(&part).await?;
+            found.retain(|event| range.until.is_none_or(|until| event.recorded_at <= until));
+            left -= found.len();
+            events.append(&mut found);
+        }
         match range.direction {
             Direction::Forwards => events.sort_by_key(|event| event.version),
             Direction::Backwards => events.sort_by_key(|event| std::cmp::Reverse(event.version)),
         }
+        events.truncate(range.limit);
         Ok(events)
     }
 
@@ -212,9 +198,11 @@ impl Readers {
         after: Seq,
         wanted: usize,
     ) -> Result<Vec<RecordedEvent>, Failed> {
+        // Not beyond what the tail has taken in: who has seen an event here finds it in its stream as well.
+        let last = if self.follows { Seq::new(SEQ_MAX) } else { self.tail().head(shard) };
         let mut arguments = SqliteArguments::default();
         bind(&mut arguments, position(shard, after));
-        bind(&mut arguments, position(shard, Seq::new(SEQ_MAX)));
+        bind(&mut arguments, position(shard, last));
         bind(&mut arguments, limit(wanted));
         let rows = self.fetch(text::SHARD, arguments).await?;
         let mut events = unpack_named_events(packed(&rows, 0)?)?;
@@ -228,14 +216,42 @@ impl Readers {
         after_id: Option<&str>,
         streams_max: usize,
     ) -> Result<Vec<(StreamId, Version)>, ReadError> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, aggregate_type);
-        bind(&mut arguments, limit(streams_max));
-        bind(&mut arguments, after_id);
+        let mut listed = Vec::new();
+        let mut after_id = after_id.map(str::to_owned);
+        while listed.len() < streams_max {
+            let wanted = streams_max - listed.len();
+            let page = self.list_page(aggregate_type, after_id.as_deref(), wanted).await?;
+            let is_last = page.len() < wanted;
+            after_id = page.last().map(|(stream, _)| stream.id.to_string());
+            // A stream without events was stored and not yet answered: it does not exist before that.
+            listed.extend(page.into_iter().filter_map(|(stream, version)| Some((stream, version?))));
+            if is_last {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    async fn list_page(
+        &self,
+        aggregate_type: &str,
+        after_id: Option<&str>,
+        streams_max: usize,
+    ) -> Result<Vec<(StreamId, Option<Version>)>, Failed> {
+        let arguments = || {
+            let mut arguments = SqliteArguments::default();
+            bind(&mut arguments, aggregate_type);
+            bind(&mut arguments, limit(streams_max));
+            bind(&mut arguments, after_id);
+            arguments
+        };
         let text = if after_id.is_some() { text::STREAMS_AFTER } else { text::STREAMS };
-        let rows = self.fetch(text, arguments).await.map_err(read_error)?;
-        let listed = |row| Ok((rows::stream(row, 0)?, rows::version(row, 2)?));
-        Ok(rows.iter().map(listed).collect::<Result<_, _>>().map_err(Failed::Malformed)?)
+        let look = |rows: &[SqliteRow], tail: &Tail| {
+            rows.iter().map(|row| Ok(tail.last_version(get(row, 2)?))).collect::<Result<Vec<_>, _>>()
+        };
+        let (rows, late) = self.combine(text, arguments, look).await?;
+        let listed = |(row, late)| Ok((rows::stream(row, 0)?, version_of(row, 3, late)?));
+        Ok(rows.iter().zip(late).map(listed).collect::<Result<_, Malformed>>()?)
     }
 
     pub(super) async fn confirm(
@@ -271,7 +287,7 @@ impl Readers {
         Ok(rows.iter().map(record).collect::<Result<_, _>>().map_err(Failed::Malformed)?)
     }
 
-    /// Counts by walking the narrowest index of each table.
+    /// Counts events by the ends of their shards, and the others by walking the narrowest index of each table.
     pub(super) async fn stats(&self, bytes: Option<u64>) -> Result<StoreStats, ReadError> {
         let rows = self.fetch(text::STATS, SqliteArguments::default()).await.map_err(read_error)?;
         let count = |at| get::<i64>(&rows[0], at).map(|count| count as u64).map_err(Failed::Malformed);
@@ -286,24 +302,22 @@ impl Readers {
 }
 
 /// Returns the packed events of an answer; no events are NULL.
-fn packed(rows: &[SqliteRow], column: usize) -> Result<&[u8], Malformed> {
+pub(super) fn packed(rows: &[SqliteRow], column: usize) -> Result<&[u8], Malformed> {
     let row = rows.first().ok_or_else(|| Malformed("an aggregate query gave no row".to_owned()))?;
     Ok(get::<Option<&[u8]>>(row, column)?.unwrap_or(&[]))
 }
 
-/// Reads a row of [`load`].
-fn loaded_from(row: &SqliteRow, stream: &StreamId) -> Result<Loaded, Malformed> {
-    let has_snapshot = get::<Option<i64>>(row, 1)?.is_some();
-    let is_quarantined = get::<Option<&str>>(row, 4)?.is_some();
-    let mut events = unpack_events(get::<Option<&[u8]>>(row, 8)?.unwrap_or(&[]), stream)?;
-    events.sort_by_key(|event| event.version);
-    Ok(Loaded {
-        snapshot: has_snapshot.then(|| rows::snapshot(row, 1)).transpose()?,
-        quarantine: is_quarantined.then(|| rows::quarantine(row, 4, stream.clone())).transpose()?,
-        version: get::<Option<i64>>(row, 7)?
-            .map_or(Version::ZERO, |version| Version::new(version.max(0) as u64)),
-        events,
-    })
+/// Reads the version of a stream: the one in the index, unless the tail knows a later one.
+pub(super) fn version_of(
+    row: &SqliteRow,
+    at: usize,
+    late: Option<i64>,
+) -> Result<Option<Version>, Malformed> {
+    let version = get::<Option<i64>>(row, at)?.max(late);
+    let known = |version: i64| {
+        u64::try_from(version).map(Version::new).map_err(|_| Malformed(format!("a version is {version}")))
+    };
+    version.map(known).transpose()
 }
 
 /// Turns a driver's error into what the caller can act on.

@@ -3,11 +3,13 @@
 //! A pool of its own, since SQLx's asks a connection for a sign of life each time it is given back: one more
 //! hand-over for each read.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::tail::Tail;
 
 /// Up to so many read-only connections. Reads beyond wait for their turn, in order.
 #[derive(Debug)]
@@ -17,16 +19,26 @@ pub(super) struct Readers {
     turns: Semaphore,
     /// Connections that nobody uses; the one used last is used next, since it remembers most.
     idle: Mutex<Vec<SqliteConnection>>,
+    /// What the index of streams does not have yet.
+    pub(super) tail: Arc<Mutex<Tail>>,
+    /// Whether the tail is read from the log, since another process writes it.
+    pub(super) follows: bool,
 }
 
 impl Readers {
     /// Opens the connections.
-    pub(super) async fn open(options: SqliteConnectOptions, count: u32) -> Result<Self, sqlx::Error> {
+    pub(super) async fn open(
+        options: SqliteConnectOptions,
+        count: u32,
+        tail: Arc<Mutex<Tail>>,
+        follows: bool,
+    ) -> Result<Self, sqlx::Error> {
         let mut idle = Vec::with_capacity(count as usize);
         for _ in 0..count {
             idle.push(options.connect().await?);
         }
-        Ok(Self { options, count, turns: Semaphore::new(count as usize), idle: Mutex::new(idle) })
+        let turns = Semaphore::new(count as usize);
+        Ok(Self { options, count, turns, idle: Mutex::new(idle), tail, follows })
     }
 
     /// Runs one statement that reads. Dropped half-way, it leaves a connection that can be used again: a statement

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use super::pack::packed_event;
+use super::pack::{indexed_event, packed_event};
 
 /// The most rows that one statement takes: 12 parameters a row stay under SQLite's bound of 32,766.
 pub(super) const ROWS_MAX: usize = 1_024;
@@ -17,6 +17,9 @@ const SIZES: usize = ROWS_MAX.ilog2() as usize + 1;
 const EVENT_COLUMNS: &str = "pos, stream, version, epoch, event_type, schema_version, codec, command_id, \
                              recorded_at, headers, receipt, payload";
 const EVENT_COLUMN_COUNT: usize = 12;
+const ENTRY_COLUMNS: &str = "stream, version, pos";
+/// How many parameters an entry of the index takes.
+pub(super) const ENTRY_COLUMN_COUNT: usize = 3;
 const STREAM_COLUMNS: &str = "stream, aggregate_type, id";
 /// How many parameters a stream takes.
 pub(super) const STREAM_COLUMN_COUNT: usize = 3;
@@ -24,6 +27,12 @@ pub(super) const STREAM_COLUMN_COUNT: usize = 3;
 /// Rounds a number of rows up to the size of a statement.
 pub(super) fn size_for(rows: usize) -> usize {
     rows.next_power_of_two().min(ROWS_MAX)
+}
+
+/// Returns how many entries of the index go along with a statement of this size: a quarter more than events, so that a
+/// generation is through before the next one is full.
+pub(super) const fn entries_for(size: usize) -> usize {
+    size + size.div_ceil(4)
 }
 
 /// A statement in all its sizes.
@@ -55,22 +64,53 @@ pub(super) fn insert_streams(rows: usize) -> &'static str {
     FAMILY.get(rows)
 }
 
-/// Inserts streams and events in one transaction and returns how many events it inserted.
-///
-/// Bound are the generation, [`size_for`] rows of streams, and the same again for events.
-pub(super) fn insert_streams_and_events(rows: usize) -> &'static str {
-    static FAMILY: Family = Family::new(|size| {
-        let (streams, events) = (streams_text(size), events_text(size));
-        format!("BEGIN IMMEDIATE; {streams}; {events}; SELECT changes(); COMMIT")
-    });
+/// Writes entries of the index, if the generation (bound first) is still the same; those that are there stay.
+pub(super) fn insert_entries(rows: usize) -> &'static str {
+    static FAMILY: Family = Family::new(entries_text);
     FAMILY.get(rows)
 }
 
+/// What is stored in one transaction with up to so many events, in one hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Along {
+    /// New streams.
+    Streams,
+    /// Entries of the index.
+    Entries,
+    /// Both.
+    StreamsAndEntries,
+}
+
+/// Inserts events and what goes along with them in one transaction; returns the number of inserted entries, if any go
+/// along, and the number of inserted events.
+///
+/// Bound are, each after the generation: [`size_for`] rows of streams, [`entries_for`] rows of entries, and the events.
+pub(super) fn insert_together(along: Along, rows: usize) -> &'static str {
+    static WITH_STREAMS: Family = Family::new(|size| together(&[&streams_text(size), &events_text(size)]));
+    static WITH_ENTRIES: Family =
+        Family::new(|size| together(&[&entries_text(entries_for(size)), COUNT, &events_text(size)]));
+    static WITH_BOTH: Family = Family::new(|size| {
+        together(&[&streams_text(size), &entries_text(entries_for(size)), COUNT, &events_text(size)])
+    });
+    match along {
+        Along::Streams => WITH_STREAMS.get(rows),
+        Along::Entries => WITH_ENTRIES.get(rows),
+        Along::StreamsAndEntries => WITH_BOTH.get(rows),
+    }
+}
+
+const COUNT: &str = "SELECT changes()";
+
+fn together(parts: &[&str]) -> String {
+    format!("BEGIN IMMEDIATE; {}; {COUNT}; COMMIT", parts.join("; "))
+}
+
 /// Looks streams up: bound are place, type and id of each; returned are place, number and version of those there are.
+/// The version is the one in the index.
 pub(super) fn find_heads(rows: usize) -> &'static str {
     static FAMILY: Family = Family::new(|size| {
         format!(
-            "SELECT wanted.column1, streams.stream, (SELECT max(version) FROM events WHERE events.stream = \
+            "SELECT wanted.column1, streams.stream, (SELECT max(version) FROM stream_index AS i WHERE i.stream = \
              streams.stream) FROM (VALUES {}) AS wanted CROSS JOIN streams ON streams.aggregate_type = \
              wanted.column2 AND streams.id = wanted.column3",
             rows_text(STREAM_COLUMN_COUNT, size)
@@ -80,7 +120,7 @@ pub(super) fn find_heads(rows: usize) -> &'static str {
 }
 
 /// Loads streams, a row for each: place, snapshot (version, time, bytes), quarantine (reason, command, time), the
-/// stream's version, and its events after the snapshot in one value.
+/// stream's number, and, as far as the index knows, its version and its events after the snapshot in one value.
 ///
 /// Bound are the most events, and then place, type and id of each stream. Versions are dense, so that so many events
 /// are a range of versions.
@@ -89,15 +129,16 @@ pub(super) fn load(rows: usize) -> &'static str {
         format!(
             "WITH most(events) AS (SELECT ?), wanted(place, aggregate_type, id) AS (VALUES {}) \
              SELECT place, n.version, n.taken_at, n.bytes, q.reason, q.command_id, q.since, \
-             (SELECT max(version) FROM events WHERE stream = s.stream), \
-             (SELECT CAST(group_concat({}, '') AS BLOB) FROM events AS e WHERE e.stream = s.stream \
-             AND e.version > coalesce(n.version, 0) \
-             AND e.version <= coalesce(n.version, 0) + (SELECT events FROM most)) \
+             s.stream, (SELECT max(version) FROM stream_index WHERE stream = s.stream), \
+             (SELECT CAST(group_concat({}, '') AS BLOB) FROM {} WHERE i.stream = s.stream \
+             AND i.version > coalesce(n.version, 0) \
+             AND i.version <= coalesce(n.version, 0) + (SELECT events FROM most)) \
              FROM wanted LEFT JOIN streams AS s USING (aggregate_type, id) \
              LEFT JOIN snapshots AS n USING (aggregate_type, id) \
              LEFT JOIN quarantine AS q USING (aggregate_type, id) WHERE place IS NOT NULL",
             rows_text(STREAM_COLUMN_COUNT, size),
-            packed_event!()
+            packed_event!(),
+            indexed_event!()
         )
     });
     FAMILY.get(rows)
@@ -109,6 +150,10 @@ fn events_text(size: usize) -> String {
 
 fn streams_text(size: usize) -> String {
     guarded_insert("streams", STREAM_COLUMNS, STREAM_COLUMN_COUNT, size)
+}
+
+fn entries_text(size: usize) -> String {
+    guarded_insert("stream_index", ENTRY_COLUMNS, ENTRY_COLUMN_COUNT, size) + " ON CONFLICT DO NOTHING"
 }
 
 /// The guard stands in front, so that it is bound before rows that may be fewer than the statement takes.
@@ -142,9 +187,13 @@ mod tests {
         let parameters = |text: &str| text.matches('?').count();
         assert_eq!(parameters(insert_events(3)), 1 + 4 * EVENT_COLUMN_COUNT);
         assert_eq!(parameters(insert_streams(1)), 1 + STREAM_COLUMN_COUNT);
+        assert_eq!(parameters(insert_entries(5)), 1 + 8 * ENTRY_COLUMN_COUNT);
+        let (streams, entries, events) = (STREAM_COLUMN_COUNT, ENTRY_COLUMN_COUNT, EVENT_COLUMN_COUNT);
+        assert_eq!(parameters(insert_together(Along::Streams, 2)), 2 + 2 * (streams + events));
+        assert_eq!(parameters(insert_together(Along::Entries, 4)), 2 + 5 * entries + 4 * events);
         assert_eq!(
-            parameters(insert_streams_and_events(2)),
-            2 + 2 * (STREAM_COLUMN_COUNT + EVENT_COLUMN_COUNT)
+            parameters(insert_together(Along::StreamsAndEntries, 1)),
+            3 + streams + 2 * entries + events
         );
         assert!(parameters(insert_events(ROWS_MAX)) < 32_766);
     }
