@@ -19,10 +19,14 @@ const REST: Duration = Duration::from_secs(5);
 /// A second place to read the past from.
 ///
 /// ```no_run
+/// use std::sync::Arc;
+///
 /// use orchestrix::store::Postgres;
 /// use orchestrix::{Orchestrix, Replica};
+/// use orchestrix_core::EventStore;
 /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = Postgres::open("postgres://bank@primary/bank")?.connect().await?;
+/// let store: Arc<dyn EventStore> = Arc::new(store);
 /// let replica = Postgres::open("postgres://bank@replica/bank")?.read_only().connect().await?;
 /// let builder = Orchestrix::builder().store(store).replica(Replica::of(replica));
 /// # let _ = builder;
