@@ -1,13 +1,13 @@
 //! What every command works with: the settings, the store that they name, and the place to print to.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use orchestrix_core::EventStore;
 
 use super::error::CliError;
 use super::output::Output;
-use crate::config::{Config, StoreChoice};
+use crate::config::{Config, Database};
+use crate::store::OpenError;
 
 /// The surroundings of a command.
 pub(super) struct Context {
@@ -28,22 +28,29 @@ impl Context {
 
     /// Opens the store to change it; a running service makes that an error. The schema is left as it is.
     pub(super) async fn change(&self) -> Result<Arc<dyn EventStore>, CliError> {
-        let path = self.database()?;
-        if !path.exists() {
-            return Err(crate::store::OpenError::Missing { path: path.to_owned() }.into());
+        match self.database()? {
+            Database::Sqlite(options) => {
+                if !options.path().exists() {
+                    return Err(OpenError::Missing { path: options.path().to_owned() }.into());
+                }
+                Ok(Arc::new(options.auto_migrate(false).connect().await?))
+            }
+            Database::Postgres(options) => {
+                let store = options.auto_migrate(false).connect().await.map_err(OpenError::from)?;
+                store.refuse_beside_a_service().await.map_err(OpenError::from)?;
+                Ok(Arc::new(store))
+            }
         }
-        Ok(Arc::new(self.config.sqlite(path).auto_migrate(false).connect().await?))
     }
 
-    /// Returns where the database lies.
-    pub(super) fn database(&self) -> Result<&Path, CliError> {
-        match &self.config.store {
-            StoreChoice::Sqlite { path } => Ok(path),
-            StoreChoice::Memory => Err(CliError::Usage(
+    /// Returns the database that the settings name.
+    pub(super) fn database(&self) -> Result<Database, CliError> {
+        self.config.database()?.ok_or_else(|| {
+            CliError::Usage(
                 "EVENT_STORE_TYPE is \"inmemory\": such a store lives inside its service, and no other process can \
-                 look at it; set EVENT_STORE_TYPE=sqlite and DATABASE_URL"
+                 look at it; set EVENT_STORE_TYPE=sqlite or postgres, and DATABASE_URL"
                     .to_owned(),
-            )),
-        }
+            )
+        })
     }
 }

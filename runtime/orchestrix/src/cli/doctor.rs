@@ -4,6 +4,7 @@
 //! database can try (a durable write, the settings of the writing connection) is tried when no service runs.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use orchestrix_core::EventStore;
@@ -16,7 +17,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::output::{human_bytes, table};
 use crate::config::{Config, StoreChoice};
-use crate::store::OpenError;
+use crate::store::{OpenError, PostgresOpenError};
 
 /// Less free space than this is a warning, a tenth of it a failure.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -54,6 +55,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), CliError> {
             ));
         }
         StoreChoice::Sqlite { path } => sqlite(&context.config, path, &mut checks).await,
+        StoreChoice::Postgres { .. } => postgres(&context.config, &mut checks).await,
     }
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Fail);
     let answer = json!({ "healthy": healthy, "checks": checks });
@@ -124,7 +126,7 @@ async fn sqlite(config: &Config, path: &Path, checks: &mut Vec<Check>) {
     if !path.exists() {
         return;
     }
-    checks.push(migrations(config, path).await);
+    checks.push(migrations(config).await);
     checks.push(owner(config, path).await);
     contents(config, checks).await;
 }
@@ -198,8 +200,42 @@ fn free_bytes(_folder: &Path) -> Option<u64> {
     None
 }
 
-async fn migrations(config: &Config, path: &Path) -> Check {
-    match config.sqlite(path).migration_status().await {
+/// The server, the schema, one durable write, the contents. Works beside a running service.
+async fn postgres(config: &Config, checks: &mut Vec<Check>) {
+    let schema = migrations(config).await;
+    let is_reachable = schema.verdict != Verdict::Fail;
+    checks.push(schema);
+    if !is_reachable {
+        return;
+    }
+    match writer(config).await {
+        Ok(store) => {
+            let written = write_once(store.as_ref(), "database", "the server is durable").await;
+            store.close().await;
+            checks.push(written);
+            contents(config, checks).await;
+        }
+        Err(error @ OpenError::Postgres(PostgresOpenError::Pending { .. })) => {
+            checks.push(check("database", Verdict::Warn, error.to_string()));
+        }
+        Err(error) => checks.push(check("database", Verdict::Fail, error.to_string())),
+    }
+}
+
+/// Opens the store as the service would, without a change of its schema.
+async fn writer(config: &Config) -> Result<Arc<dyn EventStore>, OpenError> {
+    let mut config = config.clone();
+    config.auto_migrate = false;
+    config.open_store().await
+}
+
+async fn migrations(config: &Config) -> Check {
+    let status = match config.database() {
+        Ok(Some(database)) => database.migration_status().await,
+        Ok(None) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    match status {
         Err(error) => check("migrations", Verdict::Fail, error.to_string()),
         Ok(all) => match all.iter().filter(|one| !one.applied).count() {
             0 => check("migrations", Verdict::Ok, format!("all {} are applied", all.len())),
@@ -216,7 +252,7 @@ async fn migrations(config: &Config, path: &Path) -> Check {
 async fn owner(config: &Config, path: &Path) -> Check {
     match config.sqlite(path).auto_migrate(false).connect().await {
         Ok(store) => {
-            let answer = write_once(&store).await;
+            let answer = write_once(&store, "owner", "no service runs; journal and sync are durable").await;
             store.close().await;
             answer
         }
@@ -230,18 +266,14 @@ async fn owner(config: &Config, path: &Path) -> Check {
     }
 }
 
-async fn write_once(store: &dyn EventStore) -> Check {
+async fn write_once(store: &dyn EventStore, name: &'static str, well: &str) -> Check {
     let began = Instant::now();
     match store.ping().await {
         Ok(()) => {
             let took = began.elapsed().as_micros();
-            check(
-                "owner",
-                Verdict::Ok,
-                format!("no service runs; journal and sync are durable, one write took {took} us"),
-            )
+            check(name, Verdict::Ok, format!("{well}, one write took {took} us"))
         }
-        Err(error) => check("owner", Verdict::Fail, error.to_string()),
+        Err(error) => check(name, Verdict::Fail, error.to_string()),
     }
 }
 

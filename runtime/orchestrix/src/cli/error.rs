@@ -4,7 +4,7 @@ use orchestrix_core::store::{ClaimError, ReadError, WriteError};
 
 use crate::config::ConfigError;
 use crate::error::{HistoryError, StartError};
-use crate::store::OpenError;
+use crate::store::{OpenError, PostgresOpenError};
 
 /// A command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,24 @@ fn open_code(error: &OpenError) -> u8 {
         | OpenError::Newer { .. }
         | OpenError::LibraryTooOld { .. } => USAGE,
         OpenError::Corrupt { .. } | OpenError::Changed { .. } | OpenError::Migration { .. } => FOUND,
+        OpenError::Postgres(error) => postgres_code(error),
+        _ => UNREACHABLE,
+    }
+}
+
+fn postgres_code(error: &PostgresOpenError) -> u8 {
+    match error {
+        PostgresOpenError::Url { .. }
+        | PostgresOpenError::Option { .. }
+        | PostgresOpenError::ServerTooOld { .. }
+        | PostgresOpenError::Standby { .. }
+        | PostgresOpenError::NotDurable { .. }
+        | PostgresOpenError::Pending { .. }
+        | PostgresOpenError::Newer { .. }
+        | PostgresOpenError::ShardCount { .. } => USAGE,
+        PostgresOpenError::Changed { .. }
+        | PostgresOpenError::Migration { .. }
+        | PostgresOpenError::Corrupt { .. } => FOUND,
         _ => UNREACHABLE,
     }
 }
@@ -144,6 +162,14 @@ mod tests {
         assert_eq!(CliError::Found(String::new()).exit_code(), 1);
         assert_eq!(CliError::Open(missing()).exit_code(), 3);
         assert_eq!(CliError::Open(corrupt).exit_code(), 1);
+        let unreachable = PostgresOpenError::Unreachable {
+            place: "db/bank as ada".to_owned(),
+            reason: "refused".to_owned(),
+            waited: std::time::Duration::ZERO,
+        };
+        assert_eq!(CliError::Open(unreachable.into()).exit_code(), 3);
+        let standby = PostgresOpenError::Standby { place: "db/bank as ada".to_owned() };
+        assert_eq!(CliError::Open(standby.into()).exit_code(), 2);
         assert_eq!(CliError::Read(ReadError::Corrupt { reason: String::new() }).exit_code(), 1);
         assert_eq!(CliError::Read(ReadError::unavailable("gone")).exit_code(), 3);
     }

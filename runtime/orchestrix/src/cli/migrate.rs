@@ -24,9 +24,9 @@ enum Action {
     Status,
 }
 
-/// Does it. Two that run at the same time are safe: the second one finds the database held.
+/// Does it. Two that run at the same time are safe: the second one waits, or finds the database held.
 pub(super) async fn run(args: &Args, context: &mut Context) -> Result<(), CliError> {
-    let options = context.config.sqlite(context.database()?);
+    let options = context.database()?;
     let (done, migrations) = match (&args.action, args.dry_run) {
         (Some(Action::Status), true) => {
             return Err(CliError::Usage("`status` changes nothing, so it takes no --dry-run".to_owned()));

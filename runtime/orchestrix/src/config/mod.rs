@@ -3,6 +3,7 @@
 //! Every variable has a row in `variable.rs` and in `docs/operations/settings.md`. A value that is not allowed, or that
 //! asks for what this release cannot do, stops the start with a message that says what is allowed: nothing is ignored.
 
+mod database;
 mod error;
 mod open;
 mod read;
@@ -10,6 +11,7 @@ mod source;
 mod values;
 mod variable;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use orchestrix_core::ShardCount;
 
 pub use error::ConfigError;
+pub(crate) use open::Database;
 pub use read::Effective;
 pub use source::Origin;
 pub use variable::{VARIABLES, Variable};
@@ -46,6 +49,45 @@ pub enum StoreChoice {
         /// Its file.
         path: PathBuf,
     },
+    /// In a PostgreSQL database.
+    Postgres {
+        /// Its URL; what it leaves out comes from the `PG*` variables.
+        url: DatabaseUrl,
+    },
+}
+
+/// The URL of a database. It may hold a password, so it is shown without.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// Returns the URL with whatever secrets it holds.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&read::masked("DATABASE_URL", &self.0))
+    }
+}
+
+/// How the connections to PostgreSQL are shared and watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// Connections that are opened in a rush, beside those of the pool.
+    pub overflow: usize,
+    /// How old a connection gets; `None` is as old as it likes.
+    pub recycle: Option<Duration>,
+    /// Appends under way at once, each on a connection of its own.
+    pub lanes: usize,
+    /// What takes as long is logged.
+    pub slow_query: Option<Duration>,
+    /// Whether a pooler that shares sessions stands before the server.
+    pub pooler: bool,
+    /// Whether a server that may lose commits is accepted.
+    pub allow_unsafe_durability: bool,
 }
 
 /// What the environment says, checked.
@@ -59,10 +101,12 @@ pub struct Config {
     pub store: StoreChoice,
     /// Whether a start creates and upgrades the schema.
     pub auto_migrate: bool,
-    /// Connections that read at the same time.
+    /// Connections that are kept: for SQLite those that read, for PostgreSQL those for everything but appends.
     pub database_pool_size: u32,
     /// How long an operation waits for a connection or for the database's lock.
     pub database_timeout: Duration,
+    /// How connections to PostgreSQL are shared and watched.
+    pub connections: ConnectionSettings,
     /// Parts of the log: of a database that is created, or to be compared with one that exists. `None` takes what the
     /// database has, and the store's own default for a new one.
     pub shard_count: Option<ShardCount>,
@@ -118,7 +162,7 @@ impl Config {
         let environment = values::environment(&mut read)?;
         let production = environment == Environment::Production;
         let debug = read.flag("DEBUG", false)?;
-        let store = values::store(&mut read, source, production)?;
+        let store = database::store(&mut read, source, production)?;
         let config = Self {
             environment,
             debug,
@@ -126,6 +170,7 @@ impl Config {
             auto_migrate: read.flag("AUTO_MIGRATE", !production)?,
             database_pool_size: values::pool_size(&mut read)?,
             database_timeout: values::database_timeout(&mut read)?,
+            connections: database::connections(&mut read, production)?,
             shard_count: values::shard_count(&mut read)?,
             settings: Settings::default(),
             log_filter: values::log_filter(&mut read, debug)?,
@@ -172,8 +217,9 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 7] = [
+        const IN_WORDS: [&str; 8] = [
             "AUTO_MIGRATE",
+            "EVENT_STORE_TYPE",
             "DATABASE_POOL_SIZE",
             "SHARD_COUNT",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -235,7 +281,7 @@ mod tests {
     #[test]
     fn an_unknown_value_is_named_with_what_is_allowed() {
         let text = refusal(&[("EVENT_STORE_TYPE", "mysql")]);
-        assert_eq!(text, "EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite");
+        assert_eq!(text, "EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite, postgres");
         let text = refusal(&[("LOG_LEVEL", "loud")]);
         assert!(text.starts_with("LOG_LEVEL is \"loud\"; allowed is error, warn"), "{text}");
         let text = refusal(&[("MAILBOX_COMMANDS_MAX", "0")]);
@@ -247,8 +293,7 @@ mod tests {
     #[test]
     fn what_a_later_release_does_is_not_ignored() {
         for (name, value) in [
-            ("EVENT_STORE_TYPE", "postgres"),
-            ("DATABASE_URL", "postgres://localhost/bank"),
+            ("EVENT_STORE_TYPE", "eventsourcingdb"),
             ("TRACING_ENABLED", "true"),
             ("NODE_ADDR", "0.0.0.0:7000"),
             ("NATS_URL", "nats://localhost"),
@@ -263,8 +308,11 @@ mod tests {
 
     #[test]
     fn no_message_and_no_listing_tells_a_password() {
-        let text = refusal(&[("DATABASE_URL", "postgres://ada:hunter2@db/bank")]);
-        assert!(!text.contains("hunter2"), "{text}");
+        let text = refusal(&[("DATABASE_URL", "postgres://ada:hunter2@db/bank?sslmode=perhaps")]);
+        assert!(text.contains("ada:***") && !text.contains("hunter2"), "{text}");
+        let config =
+            Config::from_pairs(&[("DATABASE_URL", "postgres://ada:hunter2@db/bank")]).expect("valid");
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
         let pairs = [("EVENT_STORE_TYPE", "inmemory"), ("DATABASE_URL", "mysql://ada:hunter2@db/bank")];
         let config = Config::from_pairs(&pairs).expect("the in-memory store does not use it");
         let shown = format!("{:?}", config.effective());
@@ -272,8 +320,61 @@ mod tests {
     }
 
     #[test]
-    fn options_in_the_url_are_refused() {
+    fn options_in_the_url_of_a_file_are_refused() {
         let text = refusal(&[("DATABASE_URL", "sqlite://data/bank.db?mode=memory")]);
         assert!(text.contains("allowed is sqlite://path"), "{text}");
+    }
+
+    fn store_of(pairs: &[(&str, &str)]) -> StoreChoice {
+        Config::from_pairs(pairs).expect("valid").store
+    }
+
+    #[test]
+    fn the_url_says_which_store_it_is_where_nothing_else_does() {
+        let url = "postgres://bank@db.example/bank?sslmode=verify-full";
+        let postgres = StoreChoice::Postgres { url: DatabaseUrl(url.to_owned()) };
+        assert_eq!(store_of(&[("DATABASE_URL", url)]), postgres);
+        assert_eq!(store_of(&[("EVENT_STORE_TYPE", "postgres"), ("DATABASE_URL", url)]), postgres);
+        let bare = StoreChoice::Postgres { url: DatabaseUrl("postgres://".to_owned()) };
+        assert_eq!(store_of(&[("EVENT_STORE_TYPE", "postgres")]), bare, "the rest comes from PG* variables");
+    }
+
+    #[test]
+    fn a_type_and_a_url_that_do_not_go_together_are_refused() {
+        let text = refusal(&[("EVENT_STORE_TYPE", "sqlite"), ("DATABASE_URL", "postgres://db/bank")]);
+        assert!(text.contains("DATABASE_URL") && text.contains("EVENT_STORE_TYPE"), "{text}");
+        let text = refusal(&[("EVENT_STORE_TYPE", "postgres"), ("DATABASE_URL", "sqlite://bank.db")]);
+        assert!(text.contains("DATABASE_URL") && text.contains("EVENT_STORE_TYPE"), "{text}");
+    }
+
+    #[test]
+    fn production_does_not_take_a_server_that_loses_commits() {
+        let pairs = [("ENVIRONMENT", "production"), ("ALLOW_UNSAFE_DURABILITY", "true")];
+        let text = refusal(&pairs);
+        assert!(text.contains("ALLOW_UNSAFE_DURABILITY") && text.contains("production"), "{text}");
+    }
+
+    #[test]
+    fn every_setting_of_the_connections_reaches_them() {
+        let pairs = [
+            ("DATABASE_POOL_OVERFLOW", "3"),
+            ("DATABASE_POOL_RECYCLE", "60"),
+            ("DATABASE_LANES", "4"),
+            ("SLOW_QUERY_MS", "250"),
+            ("DATABASE_POOLER", "true"),
+            ("ALLOW_UNSAFE_DURABILITY", "true"),
+        ];
+        let expected = ConnectionSettings {
+            overflow: 3,
+            recycle: Some(Duration::from_mins(1)),
+            lanes: 4,
+            slow_query: Some(Duration::from_millis(250)),
+            pooler: true,
+            allow_unsafe_durability: true,
+        };
+        assert_eq!(Config::from_pairs(&pairs).expect("valid").connections, expected);
+        let off =
+            Config::from_pairs(&[("DATABASE_POOL_RECYCLE", "0"), ("SLOW_QUERY_MS", "0")]).expect("valid");
+        assert_eq!((off.connections.recycle, off.connections.slow_query), (None, None), "0 is off");
     }
 }

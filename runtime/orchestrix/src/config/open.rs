@@ -5,10 +5,53 @@ use std::sync::Arc;
 
 use orchestrix_core::EventStore;
 
-use super::{Config, StoreChoice};
-use crate::store::{Memory, OpenError, Sqlite, SqliteOptions};
+use super::{Config, ConnectionSettings, DatabaseUrl, StoreChoice};
+use crate::store::{
+    Memory, MigrationStatus, OpenError, Postgres, PostgresOpenError, PostgresOptions, Sqlite, SqliteOptions,
+};
+
+/// A database that may have to be migrated.
+pub(crate) enum Database {
+    Sqlite(SqliteOptions),
+    Postgres(Box<PostgresOptions>),
+}
+
+impl Database {
+    /// Lists every migration, and whether the database has it.
+    pub(crate) async fn migration_status(&self) -> Result<Vec<MigrationStatus>, OpenError> {
+        match self {
+            Self::Sqlite(options) => options.migration_status().await,
+            Self::Postgres(options) => Ok(options.migration_status().await?),
+        }
+    }
+
+    /// Applies what is pending.
+    pub(crate) async fn migrate(&self) -> Result<Vec<MigrationStatus>, OpenError> {
+        match self {
+            Self::Sqlite(options) => options.migrate().await,
+            Self::Postgres(options) => Ok(options.migrate().await?),
+        }
+    }
+
+    /// Rehearses what is pending.
+    pub(crate) async fn migrate_dry_run(&self) -> Result<Vec<MigrationStatus>, OpenError> {
+        match self {
+            Self::Sqlite(options) => options.migrate_dry_run().await,
+            Self::Postgres(options) => Ok(options.migrate_dry_run().await?),
+        }
+    }
+}
 
 impl Config {
+    /// Returns the database of the store; `None` for a store without one.
+    pub(crate) fn database(&self) -> Result<Option<Database>, OpenError> {
+        match &self.store {
+            StoreChoice::Memory => Ok(None),
+            StoreChoice::Sqlite { path } => Ok(Some(Database::Sqlite(self.sqlite(path)))),
+            StoreChoice::Postgres { url } => Ok(Some(Database::Postgres(Box::new(self.postgres(url)?)))),
+        }
+    }
+
     /// Opens the store for a node that owns it: creates and upgrades the database when `AUTO_MIGRATE` allows it.
     ///
     /// # Errors
@@ -20,6 +63,7 @@ impl Config {
         match &self.store {
             StoreChoice::Memory => Ok(self.memory()),
             StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).connect().await?)),
+            StoreChoice::Postgres { url } => Ok(Arc::new(self.postgres(url)?.connect().await?)),
         }
     }
 
@@ -34,6 +78,7 @@ impl Config {
         match &self.store {
             StoreChoice::Memory => Ok(self.memory()),
             StoreChoice::Sqlite { path } => Ok(Arc::new(self.sqlite(path).read_only().connect().await?)),
+            StoreChoice::Postgres { url } => Ok(Arc::new(self.postgres(url)?.read_only().connect().await?)),
         }
     }
 
@@ -47,6 +92,31 @@ impl Config {
             Some(count) => options.shards(count),
             None => options,
         }
+    }
+
+    /// Returns how the PostgreSQL database is opened, set as the environment says.
+    pub(crate) fn postgres(&self, url: &DatabaseUrl) -> Result<PostgresOptions, PostgresOpenError> {
+        let ConnectionSettings { overflow, recycle, lanes, slow_query, pooler, allow_unsafe_durability } =
+            self.connections;
+        let mut options = Postgres::open(url.reveal())?
+            .pool_size(self.database_pool_size as usize)
+            .pool_overflow(overflow)
+            .timeout(self.database_timeout)
+            .wait(self.database_timeout)
+            .lanes(lanes)
+            .behind_pooler(pooler)
+            .allow_unsafe_durability(allow_unsafe_durability)
+            .auto_migrate(self.auto_migrate);
+        if let Some(age) = recycle {
+            options = options.pool_recycle(age);
+        }
+        if let Some(limit) = slow_query {
+            options = options.slow_query(limit);
+        }
+        Ok(match self.shard_count {
+            Some(count) => options.shards(count),
+            None => options,
+        })
     }
 
     fn memory(&self) -> Arc<dyn EventStore> {

@@ -1,16 +1,14 @@
 //! What each variable becomes: one function a variable, or a few that belong together.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrix_core::{ShardCount, SnapshotPolicy};
 
+use super::Environment;
 use super::error::ConfigError;
-use super::read::{Reader, invalid, masked};
-use super::source::Source;
+use super::read::{Reader, invalid};
 use super::variable::row;
-use super::{Environment, StoreChoice};
 use crate::settings::{InvalidSetting, Settings};
 use crate::telemetry::logging::{LogFilter, LogFormat};
 
@@ -22,76 +20,6 @@ pub(super) fn environment(read: &mut Reader<'_>) -> Result<Environment, ConfigEr
     };
     let show = |value: &Environment| format!("{value:?}").to_lowercase();
     read.value("ENVIRONMENT", Environment::Development, parse, show)
-}
-
-/// The kind of store, before its place is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Memory,
-    Sqlite,
-}
-
-pub(super) fn store(
-    read: &mut Reader<'_>,
-    source: &Source,
-    production: bool,
-) -> Result<StoreChoice, ConfigError> {
-    let kind = kind(read, source)?;
-    let path = database_path(read, kind)?;
-    match kind {
-        Kind::Sqlite => Ok(StoreChoice::Sqlite { path }),
-        Kind::Memory if production => Err(ConfigError::Contradiction {
-            problem: "EVENT_STORE_TYPE is \"inmemory\" and ENVIRONMENT is \"production\"".to_owned(),
-            remedy: "the in-memory store forgets everything when the process ends; use sqlite",
-        }),
-        Kind::Memory => Ok(StoreChoice::Memory),
-    }
-}
-
-fn kind(read: &mut Reader<'_>, source: &Source) -> Result<Kind, ConfigError> {
-    if let Some((value @ ("postgres" | "eventsourcingdb"), _)) = source.get("EVENT_STORE_TYPE") {
-        return Err(ConfigError::NotInThisRelease {
-            name: "EVENT_STORE_TYPE",
-            value: value.to_owned(),
-            remedy: "use sqlite, or inmemory for a trial",
-        });
-    }
-    let parse = |text: &str| match text {
-        "inmemory" => Some(Kind::Memory),
-        "sqlite" => Some(Kind::Sqlite),
-        _ => None,
-    };
-    let show = |kind: &Kind| if *kind == Kind::Memory { "inmemory" } else { "sqlite" }.to_owned();
-    read.value("EVENT_STORE_TYPE", Kind::Sqlite, parse, show)
-}
-
-fn database_path(read: &mut Reader<'_>, kind: Kind) -> Result<PathBuf, ConfigError> {
-    const NAME: &str = "DATABASE_URL";
-    let default = PathBuf::from("data/orchestrix.db");
-    let show = |path: &PathBuf| format!("sqlite://{}", path.display());
-    if let Some((url, _)) = read.peek(NAME)
-        && kind == Kind::Sqlite
-        && (url.starts_with("postgres://") || url.starts_with("postgresql://"))
-    {
-        return Err(ConfigError::NotInThisRelease {
-            name: NAME,
-            value: masked(NAME, url),
-            remedy: "give sqlite://path",
-        });
-    }
-    match kind {
-        Kind::Sqlite => read.value(NAME, default, sqlite_path, show),
-        Kind::Memory => {
-            read.text(NAME);
-            Ok(default)
-        }
-    }
-}
-
-/// Reads `sqlite://path`. Options after `?` are refused, since what they would change decides about durability.
-fn sqlite_path(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite://")?;
-    (!path.is_empty() && !path.contains('?') && path != ":memory:").then(|| PathBuf::from(path))
 }
 
 pub(super) fn pool_size(read: &mut Reader<'_>) -> Result<u32, ConfigError> {

@@ -118,6 +118,22 @@ impl Postgres {
         self.inner.cluster
     }
 
+    /// Refuses to go on while the owner of a shard has sessions on the server.
+    ///
+    /// Tools that claim shards ask first: a claim would depose a service that holds no lease.
+    pub(crate) async fn refuse_beside_a_service(&self) -> Result<(), PostgresOpenError> {
+        let place = self.inner.target.place.clone();
+        let rows = self.inner.pool.run(statements::OWNERS, arguments::Args::default()).await;
+        let rows = rows.map_err(|failed| PostgresOpenError::from_failed(&place, failed))?;
+        match rows.first().map(|row| rows::get::<&str>(row, 0)) {
+            None => Ok(()),
+            Some(holder) => {
+                let holder = holder.unwrap_or("of another user").to_owned();
+                Err(PostgresOpenError::InUse { place, holder })
+            }
+        }
+    }
+
     fn assemble(
         target: Arc<Target>,
         limits: PoolLimits,

@@ -63,6 +63,14 @@ pub enum PostgresOpenError {
         /// Host, database and user.
         place: String,
     },
+    /// A service runs on the database, and what is to be done would take its shards from it. Handling: stop it first.
+    #[error("{place} is used by a running service ({holder}); stop it first, and start it again afterwards")]
+    InUse {
+        /// Host, database and user.
+        place: String,
+        /// What its sessions are called.
+        holder: String,
+    },
     /// A setting that durability rests on is off. Handling: turn it on.
     #[error(
         "{place} is not durable: {setting} is {found}, so a power cut would lose commits that were acknowledged; turn \

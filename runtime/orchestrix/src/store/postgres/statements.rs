@@ -231,6 +231,14 @@ pub(super) const SESSION: Statement = statement(
      current_setting('fsync'), current_setting('full_page_writes'), pg_is_in_recovery()",
 );
 
+/// The sessions of runs that own a shard.
+pub(super) const OWNERS: Statement = statement(
+    "owners",
+    "SELECT a.application_name FROM pg_stat_activity AS a WHERE a.datname = current_database() AND EXISTS \
+     (SELECT 1 FROM orchestrix.shards AS s \
+      WHERE starts_with(a.application_name, 'orchestrix ' || s.incarnation::text)) LIMIT 1",
+);
+
 /// Makes the session known by another name.
 pub(super) const NAME_SESSION: Statement =
     statement("name_session", "SELECT set_config('application_name', $1, false)");

@@ -58,6 +58,11 @@ impl SqliteOptions {
         }
     }
 
+    /// Returns where the database lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Sets how many shards a new database gets; 16 unless told otherwise.
     ///
     /// An existing database keeps its number: asking for another one is an error when it is opened.

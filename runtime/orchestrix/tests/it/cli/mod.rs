@@ -183,7 +183,7 @@ async fn config_shows_what_takes_effect_and_where_it_comes_from() {
 fn a_wrong_setting_is_exit_code_2_and_names_what_is_allowed() {
     let answer = Place::new().run_with(&["stats"], &[("EVENT_STORE_TYPE", "mysql")]);
     assert_eq!(answer.code, 2);
-    assert_eq!(answer.err, "error: EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite\n");
+    assert_eq!(answer.err, "error: EVENT_STORE_TYPE is \"mysql\"; allowed is inmemory, sqlite, postgres\n");
     let answer = Place::new().run_with(&["stats"], &[("EVENT_STORE_TYPE", "inmemory")]);
     assert_eq!(answer.code, 2, "{answer:?}");
 }
