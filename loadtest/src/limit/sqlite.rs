@@ -77,7 +77,7 @@ pub(crate) async fn prepare(
     let store = database.open().await?;
     let shard_count = store.info().shard_count;
     store.close().await;
-    let mut connection = connect(database.file()).await?;
+    let mut connection = connect(database.file()?).await?;
     let mut transaction = connection.begin().await.context("the streams could not be written")?;
     for number in 0..load.aggregates {
         sqlx::query("INSERT INTO streams (stream, aggregate_type, id) VALUES (?, ?, ?)")
