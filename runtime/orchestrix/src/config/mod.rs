@@ -69,8 +69,10 @@ pub struct PostgresChoices {
     pub wait: Duration,
     /// Statements that take longer are logged; zero for none.
     pub slow_query: Duration,
-    /// Whether statements are prepared once for each connection; off behind PgBouncer in transaction mode.
-    pub prepared_statements: bool,
+    /// Appends under way at once, each on a connection of its own.
+    pub lanes: usize,
+    /// Whether a pooler that shares sessions, such as PgBouncer in transaction mode, stands before the server.
+    pub pooler: bool,
     /// Whether a database may serve that loses acknowledged events in a power cut.
     pub allow_unsafe_durability: bool,
 }
@@ -335,7 +337,8 @@ mod tests {
             ("DATABASE_POOL_RECYCLE", "0"),
             ("DATABASE_WAIT", "5"),
             ("SLOW_QUERY_MS", "250"),
-            ("DATABASE_PREPARED_STATEMENTS", "false"),
+            ("DATABASE_LANES", "4"),
+            ("DATABASE_POOLER", "true"),
             ("ALLOW_UNSAFE_DURABILITY", "true"),
         ])
         .expect("valid");
@@ -346,7 +349,8 @@ mod tests {
             pool_recycle: Duration::ZERO,
             wait: Duration::from_secs(5),
             slow_query: Duration::from_millis(250),
-            prepared_statements: false,
+            lanes: 4,
+            pooler: true,
             allow_unsafe_durability: true,
         };
         assert_eq!(config.postgres, expected);

@@ -91,7 +91,8 @@ impl Config {
             .pool_size(self.database_pool_size as usize)
             .pool_overflow(choices.pool_overflow as usize)
             .pool_timeout(choices.pool_timeout)
-            .prepared_statements(choices.prepared_statements)
+            .lanes(choices.lanes)
+            .behind_pooler(choices.pooler)
             .allow_unsafe_durability(choices.allow_unsafe_durability);
         if !choices.pool_recycle.is_zero() {
             options = options.pool_recycle(choices.pool_recycle);

@@ -14,7 +14,7 @@ use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
 use crate::cluster::{self, Keeper, Lease, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
-use crate::store::{Memory, SqliteOptions};
+use crate::store::{Memory, PostgresOptions, SqliteOptions};
 use crate::telemetry::{HookSet, Hooks, Metrics, Telemetry, TypeTelemetry};
 use crate::writer::{Append, Lane, Limits, Ownership, TellArbiters};
 
@@ -40,6 +40,12 @@ impl IntoStore for Memory {
 }
 
 impl IntoStore for SqliteOptions {
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
+        Box::pin(async move { Ok(Arc::new(self.connect().await?) as Arc<dyn EventStore>) })
+    }
+}
+
+impl IntoStore for PostgresOptions {
     fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
         Box::pin(async move { Ok(Arc::new(self.connect().await?) as Arc<dyn EventStore>) })
     }
@@ -84,7 +90,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Sets where events are kept: `Memory::new()`, `Sqlite::open(path)`, or any `Arc<dyn EventStore>`.
+    /// Sets where events are kept: `Memory::new()`, `Sqlite::open(path)`, `Postgres::open(url)?`, or any `Arc<dyn EventStore>`.
     #[must_use]
     pub fn store(mut self, store: impl IntoStore) -> Self {
         self.store = Some(Box::new(store));

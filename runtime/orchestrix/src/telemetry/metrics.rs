@@ -87,6 +87,10 @@ pub const HOOK_PANICS: &str = "orchestrix_hook_panics_total";
 pub const STORE_UP: &str = "orchestrix_store_up";
 /// Reads of the past, by what the replica had of them.
 pub const REPLICA_READS: &str = "orchestrix_replica_reads_total";
+/// Connections of the pool to PostgreSQL.
+pub const POOL_CONNECTIONS: &str = "orchestrix_pool_connections";
+/// Callers that wait for one.
+pub const POOL_WAITERS: &str = "orchestrix_pool_waiters";
 /// Memory of the process.
 pub const PROCESS_RESIDENT_BYTES: &str = "orchestrix_process_resident_bytes";
 
@@ -137,6 +141,8 @@ pub const CATALOGUE: &[MetricInfo] = {
         info(Counter, HOOK_PANICS, NONE, Count, "Calls of observability hooks that panicked."),
         info(Gauge, STORE_UP, NONE, Count, "1 when the store answered the last time it was asked, else 0."),
         info(Counter, REPLICA_READS, &["result"], Count, "Reads of the past by what the replica had: all of it (`whole`), a part (`topped_up` from the store), no answer (`failed`)."),
+        info(Gauge, POOL_CONNECTIONS, &["state"], Count, "Connections of the pool to PostgreSQL, idle or in use."),
+        info(Gauge, POOL_WAITERS, NONE, Count, "Callers that wait for a connection of the pool."),
         info(Gauge, PROCESS_RESIDENT_BYTES, NONE, Bytes, "Resident memory of the process."),
     ]
 };
@@ -392,6 +398,37 @@ impl TypeMetrics {
     }
 }
 
+/// The handles of a pool of connections.
+pub struct PoolMetrics {
+    idle: Gauge,
+    in_use: Gauge,
+    waiters: Gauge,
+}
+
+impl PoolMetrics {
+    /// Registers them at the recorder of this process.
+    pub fn new() -> Self {
+        Self {
+            idle: gauge!(POOL_CONNECTIONS, "state" => "idle"),
+            in_use: gauge!(POOL_CONNECTIONS, "state" => "in_use"),
+            waiters: gauge!(POOL_WAITERS),
+        }
+    }
+
+    /// Says how the pool stands.
+    pub fn set(&self, idle: usize, in_use: usize, waiters: usize) {
+        self.idle.set(idle as f64);
+        self.in_use.set(in_use as f64);
+        self.waiters.set(waiters as f64);
+    }
+}
+
+impl Default for PoolMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn describe() {
     for metric in CATALOGUE {
         let MetricInfo { name, unit, help, .. } = *metric;
@@ -442,6 +479,7 @@ mod tests {
             let metrics = Metrics::new();
             let _types = metrics.for_type("account");
             let _replica = metrics.for_replica();
+            PoolMetrics::new().set(1, 2, 3);
             gauge!(PROCESS_RESIDENT_BYTES).set(1.0);
             recorder.render()
         });

@@ -12,6 +12,7 @@ const SOURCES: &[(&str, &[&str])] = &[
     ),
     (include_str!("../../../src/config/error.rs"), &["ConfigError"]),
     (include_str!("../../../src/store/sqlite/error.rs"), &["OpenError"]),
+    (include_str!("../../../src/store/postgres/open_error.rs"), &["PostgresOpenError"]),
     (
         include_str!("../../../../orchestrix-core/src/store/error.rs"),
         &["ReadError", "WriteError", "ClaimError"],
