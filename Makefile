@@ -1,12 +1,13 @@
 # The few commands that people type. `make` alone lists them.
-# All of them need a Rust toolchain (1.94 or later) and a C compiler, which builds the embedded SQLite.
+# All of them need a Rust toolchain (1.94 or later) and a C compiler, which builds the embedded SQLite. `make test` also
+# needs the binaries of a PostgreSQL server, and installs them with apt or brew when it finds none.
 
 # dev builds in a minute or two; release takes several and is what to measure or to serve with.
 PROFILE ?= dev
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench check-deps tools format lints tests docs
+.PHONY: help run test check fix bench check-deps tools server format lints tests docs
 # One step at a time: cargo uses every core by itself, and the first failure should be the last thing printed.
 .NOTPARALLEL:
 
@@ -48,7 +49,22 @@ format: tools
 lints: tools
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
-tests: tools
+# Where the tests look for a server: on the path, and where Debian and Homebrew put it.
+SERVERS = $(shell command -v postgres) $(wildcard /usr/lib/postgresql/*/bin/postgres) \
+	$(wildcard /opt/homebrew/opt/postgresql*/bin/postgres) $(wildcard /usr/local/opt/postgresql*/bin/postgres)
+
+# The tests start a throw-away PostgreSQL server of their own; its binaries are all that is installed.
+server:
+ifeq ($(strip $(TEST_DATABASE_URL)$(SERVERS)),)
+	@echo "no PostgreSQL server is installed; installing one, which the tests start for themselves"
+	@if command -v apt-get >/dev/null; then \
+		root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$root apt-get update && $$root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends postgresql; \
+	elif command -v brew >/dev/null; then brew install postgresql@17; \
+	else echo "install PostgreSQL 14 or later, or set TEST_DATABASE_URL to a server that may be used" >&2; exit 1; fi
+endif
+
+tests: tools server
 	$(CARGO) test --locked --workspace
 
 docs: tools

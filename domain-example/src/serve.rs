@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::files;
 use crate::http::server::{self, ConnectionLimits};
+use crate::http::starting::Door;
 use crate::http::{self, Bank};
 
 /// What a shell reports for a process that a signal ended, here for the second one.
@@ -24,24 +25,34 @@ const INTERRUPTED: i32 = 130;
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let limits = connection_limits();
     let listener = listen(config.http_addr).await?;
-    let node = start(&config).await.context("the event store could not be opened")?;
+    let address = listener.local_addr()?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(cancel_on_signal(Signals::new()?, stop.clone()));
-    let bank = Bank::new(node.clone(), stop.clone());
-    bank.driver.resume();
-    let (address, store) = (listener.local_addr()?, node.store().info());
-    tracing::info!(
-        store = store.name,
-        durable = store.durable,
-        "the bank is open at http://{address}/openapi.json"
-    );
-    let work = server::serve(listener, http::router(bank.clone()), limits, stop.clone());
+    // The door is there before the bank: whoever comes while it starts hears so.
+    let door = Door::default();
+    let work = server::serve(listener, door.router(), limits, stop.clone());
     // A server that ends for any other reason ends the service, too.
     let guard = stop.clone().drop_guard();
     let serving = tokio::spawn(async move {
         let _guard = guard;
         work.await;
     });
+    let node = tokio::select! {
+        started = start(&config) => started.context("the event store could not be opened")?,
+        () = stop.cancelled() => {
+            tracing::info!("stopped before the event store was open");
+            return Ok(());
+        }
+    };
+    let bank = Bank::new(node.clone(), stop.clone());
+    bank.driver.resume();
+    door.open(http::router(bank.clone()));
+    let store = node.store().info();
+    tracing::info!(
+        store = store.name,
+        durable = store.durable,
+        "the bank is open at http://{address}/openapi.json"
+    );
     stop.cancelled().await;
     tracing::info!("stopping: finishing what is under way; a second signal ends the process at once");
     let patience = config.settings.shutdown_timeout / 2;
@@ -85,7 +96,10 @@ async fn start(config: &Config) -> anyhow::Result<Node> {
     // The other half is for requests and transfers, so that both together keep to the setting.
     let shutdown_timeout = config.settings.shutdown_timeout / 2;
     let settings = Settings { shutdown_timeout, ..config.settings.clone() };
-    let builder = Orchestrix::builder().store(store).settings(settings);
+    let mut builder = Orchestrix::builder().store(store).settings(settings);
+    if let Some(replica) = config.replica()? {
+        builder = builder.replica(replica);
+    }
     Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
 }
 

@@ -1,59 +1,88 @@
-//! Where a measurement keeps its events: a store, or a file of its own that goes away with it.
+//! Where a measurement keeps its events: a store, or a file or a database of its own that goes away with it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use orchestrix::core::EventStore;
-use orchestrix::store::{Memory, Sqlite};
+use orchestrix::store::{Memory, Postgres, Sqlite};
 use orchestrix::{Node, Orchestrix, Settings};
 use tempfile::TempDir;
 
-use crate::cli::{Common, StoreKind};
+use crate::cli::{Common, Place, StoreKind};
 use crate::scenario::Counter;
+use crate::server::{self, Guest};
 
 /// A database that a measurement works on. A temporary one is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Database {
-    kind: StoreKind,
-    file: PathBuf,
-    _home: Option<TempDir>,
+    home: Home,
+    lanes: Option<u8>,
+}
+
+#[derive(Debug)]
+enum Home {
+    Memory,
+    File { path: PathBuf, _directory: Option<TempDir> },
+    Server(Guest),
 }
 
 impl Database {
-    /// Makes the place for a database that is used once and removed: beside the file of `--url`, or under `./data`.
+    /// Makes the place for a database that is used once and removed: beside the one of `--url`, under `./data`, or on a
+    /// server of its own.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be made, or the server cannot be started.
     pub(crate) fn temporary(common: &Common) -> anyhow::Result<Self> {
-        let parent = match &common.url {
-            Some(file) => {
-                file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        let home = match (common.store, &common.url) {
+            (StoreKind::Memory, _) => Home::Memory,
+            (StoreKind::Sqlite, None) => temporary_file(Path::new("data"))?,
+            (StoreKind::Sqlite, Some(Place::File(file))) => {
+                let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+                temporary_file(parent.unwrap_or(Path::new(".")))?
             }
-            None => Path::new("data"),
+            (StoreKind::Postgres, None) => Home::Server(server::temporary(None)?),
+            (StoreKind::Postgres, Some(Place::Server(url))) => Home::Server(server::temporary(Some(url))?),
+            (store, Some(place)) => return mismatch(store, place),
         };
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("the directory {} could not be made", parent.display()))?;
-        let home = tempfile::Builder::new().prefix("loadtest-").tempdir_in(parent);
-        let home = home.with_context(|| format!("no directory could be made in {}", parent.display()))?;
-        let file = home.path().join("events.db");
-        Ok(Self { kind: common.store, file, _home: Some(home) })
+        Ok(Self { home, lanes: common.lanes })
     }
 
-    /// Takes the file of `--url`, which is kept, or makes a temporary place.
+    /// Takes the database of `--url`, which is kept, or makes a temporary one.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// As for [`temporary`](Self::temporary).
     pub(crate) fn of_url(common: &Common) -> anyhow::Result<Self> {
-        match &common.url {
-            Some(file) => Ok(Self { kind: common.store, file: file.clone(), _home: None }),
-            None => Self::temporary(common),
+        let home = match (common.store, &common.url) {
+            (StoreKind::Sqlite, Some(Place::File(file))) => {
+                Home::File { path: file.clone(), _directory: None }
+            }
+            (StoreKind::Postgres, Some(Place::Server(url))) => Home::Server(Guest::of(url)),
+            _ => return Self::temporary(common),
+        };
+        Ok(Self { home, lanes: common.lanes })
+    }
+
+    /// Returns the file of an SQLite database.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn file(&self) -> anyhow::Result<&Path> {
+        match &self.home {
+            Home::File { path, .. } => Ok(path),
+            _ => bail!("this measurement works on a file: use --store sqlite"),
         }
     }
 
-    /// Returns the file; a store in memory does not use it.
-    pub(crate) fn file(&self) -> &Path {
-        &self.file
+    /// Returns the URL of a PostgreSQL database.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn url(&self) -> anyhow::Result<&str> {
+        match &self.home {
+            Home::Server(guest) => Ok(guest.url()),
+            _ => bail!("this measurement works on a server: use --store postgres"),
+        }
     }
 
     /// Opens the store.
@@ -61,9 +90,18 @@ impl Database {
     /// # Errors
     /// When it cannot be opened.
     pub(crate) async fn open(&self) -> anyhow::Result<Arc<dyn EventStore>> {
-        match self.kind {
-            StoreKind::Memory => Ok(Arc::new(Memory::new())),
-            StoreKind::Sqlite => Ok(Arc::new(Sqlite::open(&self.file).connect().await?)),
+        match &self.home {
+            Home::Memory => Ok(Arc::new(Memory::new())),
+            Home::File { path, .. } => Ok(Arc::new(Sqlite::open(path).connect().await?)),
+            Home::Server(guest) => {
+                guest.make().await?;
+                let options = Postgres::open(guest.url())?;
+                let options = match self.lanes {
+                    Some(lanes) => options.lanes(usize::from(lanes)),
+                    None => options,
+                };
+                Ok(Arc::new(options.connect().await?))
+            }
         }
     }
 
@@ -76,6 +114,23 @@ impl Database {
         let builder = Orchestrix::builder().store(store).aggregate::<Counter>().settings(settings);
         builder.start().await.context("no node could be started")
     }
+}
+
+fn temporary_file(parent: &Path) -> anyhow::Result<Home> {
+    std::fs::create_dir_all(parent)
+        .with_context(|| format!("the directory {} could not be made", parent.display()))?;
+    let directory = tempfile::Builder::new().prefix("loadtest-").tempdir_in(parent);
+    let directory =
+        directory.with_context(|| format!("no directory could be made in {}", parent.display()))?;
+    Ok(Home::File { path: directory.path().join("events.db"), _directory: Some(directory) })
+}
+
+fn mismatch<T>(store: StoreKind, place: &Place) -> anyhow::Result<T> {
+    let given = match place {
+        Place::File(_) => "the path of a file",
+        Place::Server(_) => "the URL of a PostgreSQL database",
+    };
+    bail!("--store {} and --url do not go together: --url is {given}", store.name())
 }
 
 /// Returns a warning when a path lies on a file system that lives in memory: its figures say nothing about a disk.
@@ -119,7 +174,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let common = crate::tests::common(&home.path().join("mine.db"));
         let database = Database::temporary(&common).expect("a place");
-        let place = database.file().parent().expect("a parent").to_owned();
+        let place = database.file().expect("a file").parent().expect("a parent").to_owned();
         assert!(place.starts_with(home.path()) && place.exists());
         drop(database);
         assert!(!place.exists());

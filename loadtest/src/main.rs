@@ -16,13 +16,15 @@ mod naive;
 mod report;
 mod rss;
 mod scenario;
+mod server;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use cli::{Cli, Common, StoreKind};
+use cli::{Cli, Common, Place, StoreKind};
 use report::Report;
 
 /// The allocator that a service would choose; the footprint is measured with it.
@@ -65,8 +67,14 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 fn hand_out(mut report: Report, common: &Common) -> anyhow::Result<ExitCode> {
     if common.store == StoreKind::Sqlite {
-        let place = common.url.clone().unwrap_or_else(|| "data".into());
-        report.warnings.extend(database::warning_about(&place));
+        let place = match &common.url {
+            Some(Place::File(file)) => file.as_path(),
+            _ => Path::new("data"),
+        };
+        report.warnings.extend(database::warning_about(place));
+    }
+    if common.store == StoreKind::Postgres && common.url.is_none() {
+        report.warnings.extend(database::warning_about(&std::env::temp_dir()));
     }
     if cfg!(debug_assertions) {
         report.warnings.push("this is a debug build; build with --release to measure".into());
@@ -89,8 +97,6 @@ fn workers(common: &Common) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// The common options of a command line that names a file.

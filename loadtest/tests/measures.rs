@@ -84,6 +84,36 @@ fn a_run_on_sqlite_is_measured_and_checked() {
     assert!(number(&json, "/outcomes/done") > 0.0, "{json:#}");
 }
 
+/// On a throw-away server of its own, which goes away with the program.
+#[test]
+fn a_run_on_postgres_is_measured_and_checked() {
+    let json = measured(&format!("run --store postgres --lanes 3 {SMALL}"));
+    has_the_keys_of_a_run(&json);
+    nothing_was_lost(&json);
+    assert!(number(&json, "/outcomes/done") > 0.0, "{json:#}");
+}
+
+#[test]
+fn compare_on_postgres_gives_all_parts_and_the_best_shape() {
+    let json = measured(
+        "compare --store postgres --aggregates 100 --callers 16 --duration 0.2 --warmup 0.1 --rounds 1",
+    );
+    has_the_keys_of_a_run(&json);
+    nothing_was_lost(&json);
+    for key in ["/limit/events_per_s", "/naive/commands_per_s", "/ratio/to_limit", "/ratio/to_naive"] {
+        assert!(number(&json, key) > 0.0, "{key} in {json:#}");
+    }
+    let shape = json.pointer("/limit/shape").and_then(Value::as_str).expect("a shape");
+    assert!(shape.contains("connections"), "{shape}");
+}
+
+#[test]
+fn one_caller_is_measured_beside_a_raw_commit_on_postgres() {
+    let json = measured("latency --store postgres --pairs 20 --aggregates 10");
+    nothing_was_lost(&json);
+    assert!(number(&json, "/ratio/to_limit") > 0.0, "{json:#}");
+}
+
 #[test]
 fn an_open_loop_sends_what_is_due() {
     let json = measured(&format!("run --store memory {SMALL} --rate 400"));

@@ -90,6 +90,23 @@ CREATE TABLE orchestrix.events_5 PARTITION OF orchestrix.events FOR VALUES WITH 
 CREATE TABLE orchestrix.events_6 PARTITION OF orchestrix.events FOR VALUES WITH (MODULUS 8, REMAINDER 6);
 CREATE TABLE orchestrix.events_7 PARTITION OF orchestrix.events FOR VALUES WITH (MODULUS 8, REMAINDER 7);
 
+-- Statements of the store search in an index whatever statistics say, so little of them is kept: sampling every column of
+-- a table that grows by a tenth again and again took a quarter of the server's time. People's own queries get by with
+-- samples of the columns that they group by.
+DO $$
+DECLARE
+    v_column text;
+BEGIN
+    FOR i IN 0 .. 7 LOOP
+        FOR v_column IN SELECT a.attname FROM pg_attribute AS a
+             WHERE a.attrelid = 'orchestrix.events'::regclass AND a.attnum > 0 LOOP
+            EXECUTE format('ALTER TABLE orchestrix.events_%s ALTER COLUMN %I SET STATISTICS %s', i, v_column,
+                CASE WHEN v_column IN ('shard', 'recorded_at', 'aggregate_type', 'event_type') THEN 10 ELSE 0 END);
+        END LOOP;
+        EXECUTE format('ALTER TABLE orchestrix.events_%s SET (autovacuum_analyze_scale_factor = 0.5)', i);
+    END LOOP;
+END $$;
+
 -- Finds the events of a shard in their order, and lets no seq exist twice.
 ALTER TABLE orchestrix.events ADD CONSTRAINT events_by_shard PRIMARY KEY (shard, seq);
 

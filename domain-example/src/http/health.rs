@@ -27,7 +27,7 @@ pub(crate) struct HealthAnswer {
     /// What is wrong, when something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// `running`, `draining`, `fenced` or `stopped`.
+    /// `starting`, `running`, `draining`, `suspended`, `fenced` or `stopped`.
     node: &'static str,
     /// The store's name, whether it is durable, and how long it took to answer.
     #[schema(value_type = Object)]
@@ -99,7 +99,7 @@ pub(crate) async fn ready(State(bank): State<Bank>) -> Response {
     }
 }
 
-fn probe(status: StatusCode, word: &'static str) -> Response {
+pub(super) fn probe(status: StatusCode, word: &'static str) -> Response {
     (status, Json(ProbeAnswer { status: word })).into_response()
 }
 

@@ -7,6 +7,7 @@
 //! | `problem` | every error as `application/problem+json` |
 //! | `openapi` | the document that describes it all, made from the routes |
 //! | `server` | connections: bounded, timed, drained |
+//! | `starting` | what is answered before the bank is open |
 //!
 //! A handler turns a request into one call to the node and its answer into a response. It decides nothing about money.
 
@@ -17,6 +18,7 @@ pub(crate) mod health;
 pub(crate) mod openapi;
 pub(crate) mod problem;
 pub(crate) mod server;
+pub(crate) mod starting;
 pub(crate) mod transfers;
 
 use std::any::Any;

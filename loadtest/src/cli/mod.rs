@@ -5,6 +5,8 @@ mod parse;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use parse::Place;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -15,6 +17,7 @@ Examples:
   loadtest run --store sqlite
   loadtest run --store memory --rate 20000 --read-share 0.5 --html run.html
   loadtest compare --store sqlite --aggregates 10000 --callers 512 --rounds 3 --json compare.json
+  loadtest compare --store postgres --callers 512
   loadtest latency
   loadtest startup --events 5000000
 
@@ -44,6 +47,8 @@ pub(crate) enum StoreKind {
     Memory,
     /// In an SQLite file, durable.
     Sqlite,
+    /// In a PostgreSQL database, durable.
+    Postgres,
 }
 
 impl StoreKind {
@@ -52,6 +57,7 @@ impl StoreKind {
         match self {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -62,10 +68,14 @@ pub(crate) struct Common {
     /// Where the events go.
     #[arg(long, value_enum, global = true, default_value = "sqlite")]
     pub(crate) store: StoreKind,
-    /// The SQLite file, as a path or `sqlite://path`. It is kept. Without it a temporary directory under ./data is used and
-    /// removed. Measurements that need several databases put them beside this file and remove them.
-    #[arg(long, global = true, value_parser = parse::sqlite_path, value_name = "FILE")]
-    pub(crate) url: Option<PathBuf>,
+    /// The SQLite file, as a path or `sqlite://path`, or the PostgreSQL database, as `postgres://...`. It is kept. Without it a
+    /// temporary directory under ./data is used and removed, or a PostgreSQL server of its own is started. Measurements that
+    /// need several databases put them beside this one and remove them.
+    #[arg(long, global = true, value_parser = parse::place, value_name = "URL")]
+    pub(crate) url: Option<Place>,
+    /// How many appends the PostgreSQL store has under way at once, 1 to 8 [default: the store's own].
+    #[arg(long, global = true, value_parser = clap::value_parser!(u8).range(1..=8), value_name = "N")]
+    pub(crate) lanes: Option<u8>,
     /// Threads of the tokio runtime that carries the callers; the node starts its own threads besides [default: one per core].
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
@@ -88,8 +98,8 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     /// Drives the runtime and reports commands per second, latencies, outcomes, memory.
     Run(RunArgs),
-    /// Measures what this machine can do at best with the same rows, without the runtime: batched appends for SQLite,
-    /// bare asks to bare actors for memory.
+    /// Measures what this machine can do at best with the same rows, without the runtime: batched appends for SQLite and
+    /// PostgreSQL, bare asks to bare actors for memory.
     Limit(LimitArgs),
     /// Measures the limit, one transaction per command, and the runtime, interleaved, and prints the ratios of the medians.
     Compare(CompareArgs),
@@ -299,8 +309,9 @@ mod tests {
             ("run --payload 8", "--payload", "allowed is 32 to 1048576"),
             ("run --duration 0", "--duration", "allowed is 0.1 to 86400"),
             ("run --rate 0", "--rate", "allowed is 0.1"),
-            ("run --url postgres://x/y", "--url", "give the path of a file"),
-            ("run --store redis", "--store", "possible values: memory, sqlite"),
+            ("run --url mysql://x/y", "--url", "give the path of a file"),
+            ("run --lanes 9", "--lanes", "1..=8"),
+            ("run --store redis", "--store", "possible values: memory, sqlite, postgres"),
             ("overload --factor 0.5", "--factor", "allowed is 1 to 100"),
             ("compare --rounds 0", "--rounds", "1..=99"),
         ];
@@ -315,7 +326,7 @@ mod tests {
     fn a_file_is_understood_in_each_spelling() {
         for url in ["sqlite://a/b.db", "sqlite:a/b.db", "a/b.db"] {
             let cli = parsed(&format!("loadtest run --url {url}")).expect("valid");
-            assert_eq!(cli.common.url, Some(PathBuf::from("a/b.db")));
+            assert_eq!(cli.common.url, Some(Place::File(PathBuf::from("a/b.db"))));
         }
         assert!(parsed("loadtest run --url sqlite::memory:").is_err());
     }

@@ -14,13 +14,27 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// The longest time that an option may ask for, in seconds.
 const SECONDS_MAX: f64 = 86_400.0;
 
-/// Reads the place of an SQLite file, with or without `sqlite://`.
-pub(super) fn sqlite_path(text: &str) -> Result<PathBuf, String> {
+/// Where a database lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// An SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL database.
+    Server(String),
+}
+
+/// Reads the place of a database: that of an SQLite file, with or without `sqlite://`, or the URL of a PostgreSQL database.
+pub(super) fn place(text: &str) -> Result<Place, String> {
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(Place::Server(text.to_owned()));
+    }
     let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
     if path.is_empty() || path == ":memory:" || path.contains("://") {
-        return Err("give the path of a file, for instance sqlite://data/loadtest.db".to_owned());
+        return Err(
+            "give the path of a file, for instance sqlite://data/loadtest.db, or postgres://...".to_owned()
+        );
     }
-    Ok(PathBuf::from(path))
+    Ok(Place::File(PathBuf::from(path)))
 }
 
 fn whole(text: &str, min: usize, max: usize) -> Result<usize, String> {

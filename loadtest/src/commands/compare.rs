@@ -10,7 +10,7 @@ use crate::cli::{Common, CompareArgs, StoreKind};
 use crate::database::Database;
 use crate::driver::Load;
 use crate::histogram::median;
-use crate::limit::{self, asks, sqlite};
+use crate::limit::{self, Shape, asks};
 use crate::measure::{Measured, measure, with_settings};
 use crate::naive;
 use crate::report::{Chart, Report, Section, per_second, ratio};
@@ -53,24 +53,21 @@ struct Ratio {
 /// When a part cannot be run.
 pub(super) async fn compare(common: &Common, args: &CompareArgs) -> anyhow::Result<Report> {
     let load = args.load.load(common);
-    let batch = match common.store {
-        StoreKind::Memory => None,
-        StoreKind::Sqlite => Some(limit::best_batch(common, &load).await?),
-    };
+    let shape = limit::best_shape(common, &load).await?;
     let mut rounds = Rounds::default();
     for round in 0..args.rounds.rounds {
         for part in order(common.store, round) {
-            rounds.measure(common, &load, part, batch).await?;
+            rounds.measure(common, &load, part, shape).await?;
         }
     }
-    Ok(with_settings(rounds.report(common, &load, batch), common, &load, args.rounds.rounds))
+    Ok(with_settings(rounds.report(common, &load, shape), common, &load, args.rounds.rounds))
 }
 
 /// Returns the parts of a round; each round begins with another one.
 fn order(store: StoreKind, round: u8) -> Vec<Part> {
     let mut parts = match store {
         StoreKind::Memory => vec![Part::Limit, Part::Run],
-        StoreKind::Sqlite => vec![Part::Limit, Part::Naive, Part::Run],
+        StoreKind::Sqlite | StoreKind::Postgres => vec![Part::Limit, Part::Naive, Part::Run],
     };
     let first = usize::from(round) % parts.len();
     parts.rotate_left(first);
@@ -83,11 +80,11 @@ impl Rounds {
         common: &Common,
         load: &Load,
         part: Part,
-        batch: Option<usize>,
+        shape: Option<Shape>,
     ) -> anyhow::Result<()> {
-        match (part, batch) {
+        match (part, shape) {
             (Part::Limit, None) => self.limit.push(asks::measure(load).await?),
-            (Part::Limit, Some(batch)) => self.limit.push(sqlite::measure(common, load, batch).await?),
+            (Part::Limit, Some(shape)) => self.limit.push(shape.measure(common, load).await?),
             (Part::Naive, _) => self.naive.push(naive::measure(common, load).await?),
             (Part::Run, _) => {
                 let database = Database::temporary(common)?;
@@ -119,7 +116,7 @@ impl Rounds {
         self.runs.iter().enumerate().map(round).collect()
     }
 
-    fn report(&self, common: &Common, load: &Load, batch: Option<usize>) -> Report {
+    fn report(&self, common: &Common, load: &Load, shape: Option<Shape>) -> Report {
         let run = self.middle_run();
         let limit = median(self.limit.iter().copied()).unwrap_or_default();
         let naive = median(self.naive.iter().copied());
@@ -128,7 +125,7 @@ impl Rounds {
             to_naive: naive.map(|naive| run.commands_per_s / naive),
         };
         let report = Report::new(format!("loadtest compare on {}", common.store.name()))
-            .section(medians(run, limit, naive, batch, ratios));
+            .section(medians(run, limit, naive, shape, ratios));
         let report = self
             .rounds()
             .iter()
@@ -137,17 +134,25 @@ impl Rounds {
         let report = run.report(report, common, load).checked(self.check());
         let report = run.charts().into_iter().fold(report.chart(bars(run, limit, naive)), Report::chart);
         report
-            .key("limit", serde_json::json!({ "events_per_s": limit, "batch_events": batch }))
+            .key("limit", limit_json(limit, shape))
             .key("naive", naive.map(|naive| serde_json::json!({ "commands_per_s": naive })))
             .key("ratio", ratios)
             .key("rounds", self.rounds())
     }
 }
 
-fn medians(run: &Measured, limit: f64, naive: Option<f64>, batch: Option<usize>, ratios: Ratio) -> Section {
-    let what = batch.map_or_else(
+fn limit_json(limit: f64, shape: Option<Shape>) -> serde_json::Value {
+    serde_json::json!({
+        "events_per_s": limit,
+        "batch_events": shape.map(Shape::batch),
+        "shape": shape.map(|shape| shape.to_string()),
+    })
+}
+
+fn medians(run: &Measured, limit: f64, naive: Option<f64>, shape: Option<Shape>, ratios: Ratio) -> Section {
+    let what = shape.map_or_else(
         || "bare asks to bare actors".to_owned(),
-        |batch| format!("raw appends of {batch} rows, nothing else"),
+        |shape| format!("raw appends, {shape}, nothing else"),
     );
     let section = Section::new("Medians")
         .noted("runtime", per_second(run.commands_per_s), "commands through the node")
@@ -155,7 +160,7 @@ fn medians(run: &Measured, limit: f64, naive: Option<f64>, batch: Option<usize>,
         .noted("runtime to limit", ratio(ratios.to_limit), "1 would be a runtime that costs nothing");
     match (naive, ratios.to_naive) {
         (Some(naive), Some(to_naive)) => section
-            .noted("one transaction per command", per_second(naive), "read the version, insert, commit")
+            .noted("one transaction per command", per_second(naive), "an insert and its commit for each")
             .noted("runtime to that", ratio(to_naive), "what group commit is worth"),
         _ => section,
     }
@@ -186,7 +191,7 @@ mod tests {
         let firsts: Vec<Part> = (0..3).map(|round| order(StoreKind::Sqlite, round)[0]).collect();
         assert_eq!(firsts, [Part::Limit, Part::Naive, Part::Run]);
         for round in 0..7 {
-            assert_eq!(order(StoreKind::Sqlite, round).len(), 3);
+            assert_eq!(order(StoreKind::Postgres, round).len(), 3);
             assert_eq!(order(StoreKind::Memory, round).len(), 2);
         }
     }

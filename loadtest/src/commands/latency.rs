@@ -13,7 +13,7 @@ use crate::cli::{Common, LatencyArgs, StoreKind};
 use crate::database::Database;
 use crate::driver::{Caller, Choice, Load, Record, Stage, Window};
 use crate::histogram::Latencies;
-use crate::limit::sqlite::Raw;
+use crate::limit::{postgres, sqlite};
 use crate::measure::with_settings;
 use crate::report::{Chart, Report, Section, ratio};
 use crate::scenario::Spread;
@@ -24,14 +24,14 @@ use crate::scenario::Spread;
 /// When a database cannot be made, a command fails, or the log cannot be read.
 pub(super) async fn latency(common: &Common, args: &LatencyArgs) -> anyhow::Result<Report> {
     anyhow::ensure!(
-        common.store == StoreKind::Sqlite,
-        "latency compares with a durable commit: use --store sqlite"
+        common.store != StoreKind::Memory,
+        "latency compares with a durable commit: use --store sqlite or postgres"
     );
     let load = Load::of_touching(common, args.aggregates, 1);
     let (database, beside) = (Database::temporary(common)?, Database::temporary(common)?);
     let node = database.start_node(Settings::default()).await?;
     let stage = Stage::new(&node, load.aggregates);
-    let mut raw = Raw::open(&beside, &load).await?;
+    let mut raw = Raw::open(common.store, &beside, &load).await?;
     let (mut record, commits) = pairs(&stage, &load, &mut raw, args.pairs).await?;
     raw.close().await?;
     let commands = record.latency.clone();
@@ -43,6 +43,35 @@ pub(super) async fn latency(common: &Common, args: &LatencyArgs) -> anyhow::Resu
     }
     let report = report(common, &commands, &commits).checked(check);
     Ok(with_settings(report, common, &load, 1))
+}
+
+/// Commits of one row, one after the other.
+enum Raw {
+    Sqlite(sqlite::Raw),
+    Postgres(postgres::Raw),
+}
+
+impl Raw {
+    async fn open(store: StoreKind, database: &Database, load: &Load) -> anyhow::Result<Self> {
+        match store {
+            StoreKind::Postgres => postgres::Raw::open(database, load).await.map(Self::Postgres),
+            _ => sqlite::Raw::open(database, load).await.map(Self::Sqlite),
+        }
+    }
+
+    async fn commit_one(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite(raw) => raw.commit_one().await,
+            Self::Postgres(raw) => raw.commit_one().await,
+        }
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite(raw) => raw.close().await,
+            Self::Postgres(raw) => raw.close().await,
+        }
+    }
 }
 
 /// Performs the pairs after touching every aggregate once; returns the commands' book and the commits' latencies.
@@ -72,7 +101,7 @@ fn report(common: &Common, commands: &Latencies, commits: &Latencies) -> Report 
         ("command, p99".to_owned(), command.p99),
         ("raw commit, p99".to_owned(), commit.p99),
     ];
-    Report::new("loadtest latency of one caller on sqlite")
+    Report::new(format!("loadtest latency of one caller on {}", common.store.name()))
         .section(Section::new("Ratio of the medians").noted(
             "command to raw commit",
             ratio(to_commit),

@@ -5,11 +5,11 @@ use serde_json::json;
 use crate::cli::{Common, LimitArgs, StoreKind};
 use crate::driver::Load;
 use crate::histogram::median;
-use crate::limit::{BATCHES, asks, sqlite};
+use crate::limit::{Shape, asks};
 use crate::measure::with_settings;
 use crate::report::{Chart, Report, Section, per_second};
 
-/// Measures the limit of a store for each batch size, interleaved, and reports the best median.
+/// Measures the limit of a store for each way to append, interleaved, and reports the best median.
 ///
 /// # Errors
 /// When the database cannot be made or written.
@@ -18,7 +18,7 @@ pub(super) async fn limit(common: &Common, args: &LimitArgs) -> anyhow::Result<R
     let rounds = args.rounds.rounds;
     let measured = match common.store {
         StoreKind::Memory => of_asks(&load, rounds).await?,
-        StoreKind::Sqlite => of_sqlite(common, &load, rounds).await?,
+        StoreKind::Sqlite | StoreKind::Postgres => of_shapes(common, &load, rounds).await?,
     };
     let best = measured.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
     let section = Section::new("Events per second, medians").row("best", per_second(best));
@@ -40,15 +40,16 @@ async fn of_asks(load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> 
     Ok(vec![("bare asks".into(), median(rates).unwrap_or_default())])
 }
 
-async fn of_sqlite(common: &Common, load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {
-    let mut rates = [const { Vec::new() }; BATCHES.len()];
+async fn of_shapes(common: &Common, load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut rates: Vec<(Shape, Vec<f64>)> =
+        Shape::all(common.store).into_iter().map(|shape| (shape, Vec::new())).collect();
     for _ in 0..rounds {
-        for (batch, rates) in BATCHES.into_iter().zip(&mut rates) {
-            rates.push(sqlite::measure(common, load, batch).await?);
+        for (shape, rates) in &mut rates {
+            rates.push(shape.measure(common, load).await?);
         }
     }
-    let named = BATCHES.into_iter().zip(rates);
-    Ok(named
-        .map(|(batch, rates)| (format!("batches of {batch}"), median(rates).unwrap_or_default()))
+    Ok(rates
+        .into_iter()
+        .map(|(shape, rates)| (shape.to_string(), median(rates).unwrap_or_default()))
         .collect())
 }

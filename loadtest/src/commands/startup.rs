@@ -71,7 +71,7 @@ async fn start(common: &Common, database: &Database) -> anyhow::Result<Start> {
         &common.payload.to_string(),
         "--url",
     ]);
-    command.arg(database.file()).stderr(Stdio::inherit());
+    command.arg(database.file()?).stderr(Stdio::inherit());
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.context("nobody waited for the process that starts a node")?;
     let output = output.context("this program could not be started again")?;

@@ -81,7 +81,7 @@ pub(crate) async fn prepare(
     let store = database.open().await?;
     let shard_count = store.info().shard_count;
     store.close().await;
-    let mut connection = connect(database.file()).await?;
+    let mut connection = connect(database.file()?).await?;
     let mut transaction = connection.begin().await.context("the streams could not be written")?;
     for number in 0..load.aggregates {
         sqlx::query("INSERT INTO streams (stream, aggregate_type, id) VALUES (?, ?, ?)")
@@ -282,7 +282,7 @@ mod tests {
             cold: false,
         };
         let mut rows = Rows::new(&load, ShardCount::DEFAULT);
-        for batch in crate::limit::BATCHES {
+        for batch in crate::limit::SQLITE_BATCHES {
             let mut late = LateIndex::default();
             let batches = GENERATION_EVENTS / batch;
             let has_entries: Vec<bool> =

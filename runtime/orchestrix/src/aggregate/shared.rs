@@ -12,6 +12,7 @@ use super::residency::Residents;
 use super::snapshotter::Taken;
 use crate::cluster::Standing;
 use crate::error::NotAttempted;
+use crate::node::Past;
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::writer::{Append, Ownership};
@@ -21,6 +22,7 @@ use crate::writer::{Append, Ownership};
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) past: Past,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shards: ShardCount,
     pub(crate) ownership: Arc<Ownership>,

@@ -81,13 +81,14 @@ async fn move_away(archive: Archive, age: Duration, context: &mut Context) -> Re
     let answer = json!({ "older_than": moment, "archived": archived });
     context.out.answer(&answer, || {
         let Archived { events, slices, streams, damaged_snapshots } = &archived;
-        let mut text = format!("moved {events} events in {slices} slices; looked at the snapshots of {streams} streams");
-        if *damaged_snapshots > 0 {
-            text += &format!(
-                "\n{damaged_snapshots} of them are damaged, and their events stay: run `rebuild-snapshots` first"
-            );
+        let moved =
+            format!("moved {events} events in {slices} slices; looked at the snapshots of {streams} streams");
+        if *damaged_snapshots == 0 {
+            return moved;
         }
-        text
+        format!(
+            "{moved}\n{damaged_snapshots} of them are damaged, and their events stay: run `rebuild-snapshots`"
+        )
     })
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use orchestrix_core::store::{Claim, ClaimError, NodeRecord};
+use orchestrix_core::store::{Claim, ClaimError, NodeRecord, WriteError};
 use orchestrix_core::{EventStore, Incarnation, ShardId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,6 +105,15 @@ pub(crate) struct Keeper {
     inboxes: Vec<mpsc::WeakSender<Inbox>>,
     lease: Lease,
     stop: oneshot::Receiver<()>,
+    outage: Option<Outage>,
+}
+
+/// What was said about a store that does not answer: once that it is away, once that the lease has ended, once that it
+/// is back, however long it takes.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    since: Instant,
+    lease_ended: bool,
 }
 
 /// Why the keeper ends.
@@ -119,7 +128,7 @@ impl Keeper {
     ) -> (Self, oneshot::Sender<()>) {
         let (stopping, stop) = oneshot::channel();
         let inboxes = inboxes.iter().map(mpsc::Sender::downgrade).collect();
-        (Self { shared: Arc::downgrade(shared), inboxes, lease, stop }, stopping)
+        (Self { shared: Arc::downgrade(shared), inboxes, lease, stop, outage: None }, stopping)
     }
 
     /// Runs until it is told to stop, or the node is gone.
@@ -137,11 +146,15 @@ impl Keeper {
             Ok(true) => Renewal::Extended,
             Ok(false) => Renewal::Deposed,
             Err(error) => {
-                let left = self.lease.until().map(|until| BootTime::now().until(until));
-                tracing::warn!(%error, ?left, "the lease of this node could not be renewed; trying again");
+                self.tell_of_outage(&error);
                 Renewal::NoAnswer
             }
         };
+        if renewal == Renewal::Extended
+            && let Some(outage) = self.outage.take()
+        {
+            tracing::info!(outage = ?outage.since.elapsed(), "the lease of this node is renewed again");
+        }
         let pause = self.lease.on_renewal(sent, renewal);
         if let Some(until) = self.lease.until() {
             shared.standing.extend(until);
@@ -154,6 +167,21 @@ impl Keeper {
         };
         drop(shared);
         self.pause(pause).await
+    }
+
+    fn tell_of_outage(&mut self, error: &WriteError) {
+        let left = self.lease.until().map_or(Duration::ZERO, |until| BootTime::now().until(until));
+        match &mut self.outage {
+            None => {
+                tracing::warn!(%error, ?left, "the lease of this node could not be renewed; trying on");
+                self.outage = Some(Outage { since: Instant::now(), lease_ended: false });
+            }
+            Some(outage) if left.is_zero() && !outage.lease_ended => {
+                outage.lease_ended = true;
+                tracing::error!(%error, "the lease of this node has ended; it answers nothing until the store does");
+            }
+            Some(_) => tracing::debug!(%error, ?left, "the lease of this node could not be renewed"),
+        }
     }
 
     fn shared(&self) -> Result<Arc<Shared>, Ended> {

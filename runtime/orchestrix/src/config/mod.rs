@@ -69,8 +69,10 @@ pub struct PostgresChoices {
     pub wait: Duration,
     /// Statements that take longer are logged; zero for none.
     pub slow_query: Duration,
-    /// Whether statements are prepared once for each connection; off behind PgBouncer in transaction mode.
-    pub prepared_statements: bool,
+    /// Appends under way at once, each on a connection of its own.
+    pub lanes: usize,
+    /// Whether a pooler that shares sessions, such as PgBouncer in transaction mode, stands before the server.
+    pub pooler: bool,
     /// Whether a database may serve that loses acknowledged events in a power cut.
     pub allow_unsafe_durability: bool,
 }
@@ -90,6 +92,8 @@ pub struct Config {
     pub database_pool_size: u32,
     /// How long an operation waits for a connection or for the database's lock, and a statement may run.
     pub database_timeout: Duration,
+    /// A replica of the PostgreSQL database.
+    pub database_read_url: Option<DatabaseUrl>,
     /// How a PostgreSQL database is used.
     pub postgres: PostgresChoices,
     /// Parts of the log: of a database that is created, or to be compared with one that exists. `None` takes what the
@@ -156,6 +160,7 @@ impl Config {
         let production = environment == Environment::Production;
         let debug = read.flag("DEBUG", false)?;
         let store = values::store(&mut read, source, production)?;
+        let is_postgres = matches!(store, StoreChoice::Postgres { .. });
         let config = Self {
             environment,
             debug,
@@ -163,6 +168,7 @@ impl Config {
             auto_migrate: read.flag("AUTO_MIGRATE", !production)?,
             database_pool_size: values::pool_size(&mut read)?,
             database_timeout: values::database_timeout(&mut read)?,
+            database_read_url: values::database_read_url(&mut read, is_postgres)?,
             postgres: values::postgres(&mut read, production)?,
             shard_count: values::shard_count(&mut read)?,
             settings: Settings::default(),
@@ -213,7 +219,7 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 9] = [
+        const IN_WORDS: [&str; 10] = [
             "AUTO_MIGRATE",
             "DATABASE_POOL_SIZE",
             "SHARD_COUNT",
@@ -222,6 +228,7 @@ mod tests {
             "ARBITERS",
             "MAILBOX_COMMANDS_MAX",
             "NODE_NAME",
+            "DATABASE_READ_URL",
             "EVENT_STORE_TYPE",
         ];
         let config = Config::from_pairs(&[]).expect("the defaults are valid");
@@ -300,7 +307,6 @@ mod tests {
             ("EVENT_STORE_TYPE", "eventsourcingdb"),
             ("NODE_ADDR", "0.0.0.0:7000"),
             ("NATS_URL", "nats://localhost"),
-            ("DATABASE_READ_URL", "postgres://replica/bank"),
         ] {
             let text = refusal(&[(name, value)]);
             assert!(text.starts_with(name) && text.contains("this release cannot do that"), "{text}");
@@ -325,12 +331,14 @@ mod tests {
     fn the_address_tells_the_store_and_every_choice_reaches_it() {
         let config = Config::from_pairs(&[
             ("DATABASE_URL", "postgresql://bank@db/bank"),
+            ("DATABASE_READ_URL", "postgres://bank:pass@replica/bank"),
             ("DATABASE_POOL_OVERFLOW", "3"),
             ("DATABASE_POOL_TIMEOUT", "2"),
             ("DATABASE_POOL_RECYCLE", "0"),
             ("DATABASE_WAIT", "5"),
             ("SLOW_QUERY_MS", "250"),
-            ("DATABASE_PREPARED_STATEMENTS", "false"),
+            ("DATABASE_LANES", "4"),
+            ("DATABASE_POOLER", "true"),
             ("ALLOW_UNSAFE_DURABILITY", "true"),
         ])
         .expect("valid");
@@ -341,10 +349,13 @@ mod tests {
             pool_recycle: Duration::ZERO,
             wait: Duration::from_secs(5),
             slow_query: Duration::from_millis(250),
-            prepared_statements: false,
+            lanes: 4,
+            pooler: true,
             allow_unsafe_durability: true,
         };
         assert_eq!(config.postgres, expected);
+        let replica = config.database_read_url.expect("it is set");
+        assert_eq!(replica.to_string(), "postgres://bank:***@replica/bank");
     }
 
     #[test]
@@ -353,6 +364,8 @@ mod tests {
         assert!(text.contains("DATABASE_URL is not set") && text.contains("postgres://"), "{text}");
         let pairs = [("EVENT_STORE_TYPE", "sqlite"), ("DATABASE_URL", "postgres://db/bank")];
         assert!(refusal(&pairs).contains("set EVENT_STORE_TYPE=postgres"));
+        let pairs = [("DATABASE_READ_URL", "postgres://replica/bank")];
+        assert!(refusal(&pairs).contains("only a PostgreSQL database has a replica"));
         let pairs = [("ENVIRONMENT", "production"), ("ALLOW_UNSAFE_DURABILITY", "true")];
         assert!(refusal(&pairs).contains("loses acknowledged events"));
     }

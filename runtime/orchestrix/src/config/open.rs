@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrix_core::EventStore;
 
 use super::{Config, DatabaseUrl, StoreChoice};
+use crate::node::Replica;
 use crate::store::{
     Memory, Postgres, PostgresOpenError, PostgresOptions, Sqlite, SqliteOptions, StoreOpenError,
 };
@@ -26,6 +28,31 @@ impl Config {
                 Ok(Arc::new(self.postgres(url)?.wait(self.postgres.wait).connect().await?))
             }
         }
+    }
+
+    /// Returns the replica that the environment names, opened in the background: one that does not answer keeps no
+    /// service from starting, and one of another database is not used. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreOpenError`] when the address is not understood.
+    pub fn replica(&self) -> Result<Option<Replica>, StoreOpenError> {
+        let (Some(replica), StoreChoice::Postgres { url }) = (&self.database_read_url, &self.store) else {
+            return Ok(None);
+        };
+        let (replica, store) = (self.postgres(replica)?.read_only(), self.postgres(url)?.read_only());
+        Ok(Some(Replica::opening(async move {
+            let replica = open_patiently(replica).await;
+            let store = open_patiently(store).await;
+            let same = replica.cluster() == store.cluster();
+            store.close().await;
+            if !same {
+                tracing::error!("DATABASE_READ_URL names another database, not a replica; it is not used");
+                replica.close().await;
+                return None;
+            }
+            tracing::info!("the past is read from the replica");
+            Some(Arc::new(replica) as Arc<dyn EventStore>)
+        })))
     }
 
     /// Opens the store to look at it, also beside a service that runs on it: takes no lock and changes nothing.
@@ -64,7 +91,8 @@ impl Config {
             .pool_size(self.database_pool_size as usize)
             .pool_overflow(choices.pool_overflow as usize)
             .pool_timeout(choices.pool_timeout)
-            .prepared_statements(choices.prepared_statements)
+            .lanes(choices.lanes)
+            .behind_pooler(choices.pooler)
             .allow_unsafe_durability(choices.allow_unsafe_durability);
         if !choices.pool_recycle.is_zero() {
             options = options.pool_recycle(choices.pool_recycle);
@@ -80,6 +108,25 @@ impl Config {
 
     fn memory(&self) -> Arc<dyn EventStore> {
         Arc::new(Memory::with_shards(self.shard_count.unwrap_or_default()))
+    }
+}
+
+/// How long a replica that could not be opened is left alone.
+const REPLICA_PAUSE: Duration = Duration::from_secs(10);
+
+/// Tries until it succeeds: a replica may be built long after the service has started.
+async fn open_patiently(options: PostgresOptions) -> Postgres {
+    let mut is_told = false;
+    loop {
+        match options.clone().connect().await {
+            Ok(replica) => return replica,
+            Err(error) if is_told => tracing::debug!(%error, "the replica cannot be opened yet"),
+            Err(error) => {
+                tracing::warn!(%error, "the replica cannot be opened yet; trying on");
+                is_told = true;
+            }
+        }
+        tokio::time::sleep(REPLICA_PAUSE).await;
     }
 }
 

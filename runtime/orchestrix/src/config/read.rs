@@ -87,7 +87,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn note(&mut self, name: &'static str, value: &str, origin: Origin) {
+    /// Records a value for people.
+    pub(super) fn note(&mut self, name: &'static str, value: &str, origin: Origin) {
         self.effective.push(Effective { name, value: masked(name, value), origin });
     }
 }

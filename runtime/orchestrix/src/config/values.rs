@@ -106,8 +106,25 @@ fn database_url(read: &mut Reader<'_>) -> Result<DatabaseUrl, ConfigError> {
     read.value(DATABASE_URL, never, DatabaseUrl::parse, ToString::to_string)
 }
 
+pub(super) fn database_read_url(
+    read: &mut Reader<'_>,
+    is_postgres: bool,
+) -> Result<Option<DatabaseUrl>, ConfigError> {
+    let parse = |text: &str| DatabaseUrl::parse(text).map(Some);
+    let show = |url: &Option<DatabaseUrl>| url.as_ref().map_or_else(String::new, ToString::to_string);
+    let url = read.value("DATABASE_READ_URL", None, parse, show)?;
+    if url.is_some() && !is_postgres {
+        return Err(ConfigError::Contradiction {
+            problem: "DATABASE_READ_URL is set, and the events are not in PostgreSQL".to_owned(),
+            remedy: "only a PostgreSQL database has a replica; remove it, or set DATABASE_URL=postgres://...",
+        });
+    }
+    Ok(url)
+}
+
 pub(super) fn postgres(read: &mut Reader<'_>, production: bool) -> Result<PostgresChoices, ConfigError> {
     let timeout = Duration::from_secs(30);
+    let lanes = |text: &str| text.parse().ok().filter(|lanes| (1..=8).contains(lanes));
     let overflow = |text: &str| text.parse().ok().filter(|more| (0..=256).contains(more));
     let choices = PostgresChoices {
         pool_overflow: read.value("DATABASE_POOL_OVERFLOW", 10, overflow, ToString::to_string)?,
@@ -115,7 +132,8 @@ pub(super) fn postgres(read: &mut Reader<'_>, production: bool) -> Result<Postgr
         pool_recycle: read.seconds("DATABASE_POOL_RECYCLE", Duration::from_hours(1))?,
         wait: read.seconds("DATABASE_WAIT", Duration::from_mins(1))?,
         slow_query: slow_query(read)?,
-        prepared_statements: read.flag("DATABASE_PREPARED_STATEMENTS", true)?,
+        lanes: read.value("DATABASE_LANES", 2, lanes, ToString::to_string)?,
+        pooler: read.flag("DATABASE_POOLER", false)?,
         allow_unsafe_durability: read.flag("ALLOW_UNSAFE_DURABILITY", false)?,
     };
     if production && choices.allow_unsafe_durability {
@@ -129,7 +147,7 @@ pub(super) fn postgres(read: &mut Reader<'_>, production: bool) -> Result<Postgr
 
 fn slow_query(read: &mut Reader<'_>) -> Result<Duration, ConfigError> {
     let parse = |text: &str| text.parse().ok().filter(|millis| (0..=3_600_000).contains(millis));
-    let millis: u64 = read.value("SLOW_QUERY_MS", 0, parse, ToString::to_string)?;
+    let millis: u64 = read.value("SLOW_QUERY_MS", 1_000, parse, ToString::to_string)?;
     Ok(Duration::from_millis(millis))
 }
 

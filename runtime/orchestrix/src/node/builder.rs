@@ -8,13 +8,13 @@ use orchestrix_core::store::{BoxFuture, Source};
 use orchestrix_core::{Aggregate, Clock, EventStore, Incarnation, SystemClock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::Node;
 use super::running::{Running, Tasks};
+use super::{Node, Past, Replica};
 use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
 use crate::cluster::{self, Keeper, Lease, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
-use crate::store::{Memory, SqliteOptions};
+use crate::store::{Memory, PostgresOptions, SqliteOptions};
 use crate::telemetry::{HookSet, Hooks, Metrics, Telemetry, TypeTelemetry};
 use crate::writer::{Append, Lane, Limits, Ownership, TellArbiters};
 
@@ -45,6 +45,12 @@ impl IntoStore for SqliteOptions {
     }
 }
 
+impl IntoStore for PostgresOptions {
+    fn open(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn EventStore>, Source>> {
+        Box::pin(async move { Ok(Arc::new(self.connect().await?) as Arc<dyn EventStore>) })
+    }
+}
+
 /// Where everything starts: [`Orchestrix::builder`].
 #[derive(Clone, Copy, Debug)]
 pub struct Orchestrix;
@@ -59,6 +65,7 @@ impl Orchestrix {
             clock: Arc::new(SystemClock),
             hooks: Vec::new(),
             metrics: true,
+            replica: None,
         }
     }
 }
@@ -79,10 +86,11 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     hooks: Vec<Arc<dyn Hooks>>,
     metrics: bool,
+    replica: Option<Replica>,
 }
 
 impl Builder {
-    /// Sets where events are kept: `Memory::new()`, `Sqlite::open(path)`, or any `Arc<dyn EventStore>`.
+    /// Sets where events are kept: `Memory::new()`, `Sqlite::open(path)`, `Postgres::open(url)?`, or any `Arc<dyn EventStore>`.
     #[must_use]
     pub fn store(mut self, store: impl IntoStore) -> Self {
         self.store = Some(Box::new(store));
@@ -129,6 +137,13 @@ impl Builder {
         self
     }
 
+    /// Reads the past (histories, states at a version or a time) from a replica of the store as far as that has it.
+    #[must_use]
+    pub fn replica(mut self, replica: Replica) -> Self {
+        self.replica = Some(replica);
+        self
+    }
+
     /// Opens the store, claims its shards and starts the arbiters. Must be called inside a tokio runtime, which then
     /// carries the writer; the actors have threads of their own.
     ///
@@ -153,7 +168,8 @@ impl Builder {
         let names: Vec<_> = self.kinds.iter().map(|kind| kind.name).collect();
         let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
         let (settings, clock, lease) = (self.settings, self.clock, held.lease);
-        let parts = Parts { settings, clock, store, ownership, telemetry, lease };
+        let past = Past::new(Arc::clone(&store), self.replica, telemetry.metrics.for_replica());
+        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease };
         parts.assemble(&self.kinds)
     }
 }
@@ -173,6 +189,7 @@ struct Parts {
     settings: Settings,
     clock: Arc<dyn Clock>,
     store: Arc<dyn EventStore>,
+    past: Past,
     ownership: Arc<Ownership>,
     telemetry: Arc<Telemetry>,
     lease: Option<Lease>,
@@ -203,6 +220,7 @@ impl Parts {
             loads: Arc::new(Semaphore::new(settings.loads_in_flight_max)),
             settings: self.settings,
             store: self.store,
+            past: self.past,
             clock: self.clock,
             ownership: self.ownership,
             lanes,

@@ -1,6 +1,7 @@
 //! An aggregate's past: its events, and its state as it was at a version or a time.
 //!
-//! The past is read straight from the store. What a caller was told is durable, so it is there.
+//! The past is read straight from the store, or from a replica and the store. What a caller was told is durable, so it
+//! is there.
 
 use std::time::Instant;
 
@@ -45,7 +46,7 @@ impl<A: Aggregate> AggregateRef<A> {
     ) -> Result<Vec<HistoryEvent<A::Event>>, HistoryError> {
         let stream = self.stream();
         let recorded =
-            self.running().shared.store.read_stream(&stream, StreamRange::from(from, limit)).await?;
+            self.running().shared.past.read_stream(&stream, StreamRange::from(from, limit)).await?;
         recorded.into_iter().map(|recorded| decode::<A>(&stream, recorded)).collect()
     }
 
@@ -92,7 +93,7 @@ impl<A: Aggregate> AggregateRef<A> {
         loop {
             let range =
                 StreamRange { from: past.version.next(), to, until, direction: Direction::Forwards, limit };
-            let events = shared.store.read_stream(&stream, range).await?;
+            let events = shared.past.read_stream(&stream, range).await?;
             fold(&mut past.state, &mut past.version, &events).map_err(|error| failed(&stream, error))?;
             replayed += events.len() as u64;
             if events.len() < limit {

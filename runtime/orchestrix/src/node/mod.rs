@@ -5,11 +5,13 @@
 //! | `builder` | describes a node and starts it |
 //! | `address` | the address of one aggregate: send, read, save |
 //! | `history` | an aggregate's past: events, states at a version or a time |
+//! | `replica` | a second place to read the past from |
 //! | `running` | what runs while a node runs, and how it stops |
 
 mod address;
 mod builder;
 mod history;
+mod replica;
 mod running;
 
 use std::any::TypeId;
@@ -22,6 +24,8 @@ pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
+pub(crate) use replica::Past;
+pub use replica::Replica;
 use running::Running;
 
 use crate::aggregate::Inbox;

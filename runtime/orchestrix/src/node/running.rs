@@ -179,6 +179,7 @@ async fn finish(running: &Running, tasks: Tasks, deadline: Instant) {
             tracing::warn!(%error, "the lease of this node could not be given back; it ends by itself");
         }
     }
+    running.shared.past.close().await;
     running.shared.store.close().await;
     for inbox in &running.inboxes {
         // An arbiter that is gone has stopped already.

@@ -4,21 +4,21 @@
 //! a stream that it forgot is looked up again.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::mem;
 
 /// Remembers between half of its bound and all of it.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
-    newer: HashMap<K, V>,
-    older: HashMap<K, V>,
+pub(crate) struct Recent<K, V, S = RandomState> {
+    newer: HashMap<K, V, S>,
+    older: HashMap<K, V, S>,
     half: usize,
 }
 
-impl<K: Eq + Hash + Clone, V: Copy> Recent<K, V> {
+impl<K: Eq + Hash + Clone, V: Copy, S: BuildHasher + Default> Recent<K, V, S> {
     /// Makes an empty memory for up to `bound` keys, at least two.
     pub(crate) fn new(bound: usize) -> Self {
-        Self { newer: HashMap::new(), older: HashMap::new(), half: (bound / 2).max(1) }
+        Self { newer: HashMap::default(), older: HashMap::default(), half: (bound / 2).max(1) }
     }
 
     /// Returns what is remembered of a key, which then counts as used.
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_was_used_last_is_remembered() {
-        let mut recent = Recent::new(8);
+        let mut recent = Recent::<_, _>::new(8);
         for key in 0..100 {
             recent.put(key, key);
         }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_key_in_use_is_never_forgotten() {
-        let mut recent = Recent::new(8);
+        let mut recent = Recent::<_, _>::new(8);
         recent.put(1_000, 1);
         for key in 0..100 {
             recent.put(key, 0);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_newer_value_replaces_an_older_one() {
-        let mut recent = Recent::new(4);
+        let mut recent = Recent::<_, _>::new(4);
         for (key, value) in [("a", 1), ("b", 1), ("c", 1), ("a", 2)] {
             recent.put(key, value);
         }

@@ -85,6 +85,12 @@ pub const ERRORS: &str = "orchestrix_errors_total";
 pub const HOOK_PANICS: &str = "orchestrix_hook_panics_total";
 /// Whether the store answered when it was last asked.
 pub const STORE_UP: &str = "orchestrix_store_up";
+/// Reads of the past, by what the replica had of them.
+pub const REPLICA_READS: &str = "orchestrix_replica_reads_total";
+/// Connections of the pool to PostgreSQL.
+pub const POOL_CONNECTIONS: &str = "orchestrix_pool_connections";
+/// Callers that wait for one.
+pub const POOL_WAITERS: &str = "orchestrix_pool_waiters";
 /// Memory of the process.
 pub const PROCESS_RESIDENT_BYTES: &str = "orchestrix_process_resident_bytes";
 
@@ -134,6 +140,9 @@ pub const CATALOGUE: &[MetricInfo] = {
         info(Counter, ERRORS, &["kind"], Count, "Failures by kind; refusals by the domain are not failures."),
         info(Counter, HOOK_PANICS, NONE, Count, "Calls of observability hooks that panicked."),
         info(Gauge, STORE_UP, NONE, Count, "1 when the store answered the last time it was asked, else 0."),
+        info(Counter, REPLICA_READS, &["result"], Count, "Reads of the past by what the replica had: all of it (`whole`), a part (`topped_up` from the store), no answer (`failed`)."),
+        info(Gauge, POOL_CONNECTIONS, &["state"], Count, "Connections of the pool to PostgreSQL, idle or in use."),
+        info(Gauge, POOL_WAITERS, NONE, Count, "Callers that wait for a connection of the pool."),
         info(Gauge, PROCESS_RESIDENT_BYTES, NONE, Bytes, "Resident memory of the process."),
     ]
 };
@@ -276,6 +285,15 @@ impl Metrics {
         }
     }
 
+    /// Makes the handles of a replica.
+    pub(crate) fn for_replica(&self) -> ReplicaMetrics {
+        if self.enabled {
+            ReplicaMetrics::new()
+        } else {
+            metrics::with_local_recorder(&NoopRecorder, ReplicaMetrics::new)
+        }
+    }
+
     /// Counts a failure. A word outside [`ERROR_KINDS`] counts as `other`, so that the set stays closed.
     pub fn error(&self, kind: &str) {
         let at = ERROR_KINDS.iter().position(|known| *known == kind).unwrap_or(ERROR_KINDS.len() - 1);
@@ -286,6 +304,20 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The handles of a replica.
+pub(crate) struct ReplicaMetrics {
+    pub(crate) whole: Counter,
+    pub(crate) topped_up: Counter,
+    pub(crate) failed: Counter,
+}
+
+impl ReplicaMetrics {
+    fn new() -> Self {
+        let made = |result: &'static str| counter!(REPLICA_READS, "result" => result);
+        Self { whole: made("whole"), topped_up: made("topped_up"), failed: made("failed") }
     }
 }
 
@@ -366,6 +398,37 @@ impl TypeMetrics {
     }
 }
 
+/// The handles of a pool of connections.
+pub struct PoolMetrics {
+    idle: Gauge,
+    in_use: Gauge,
+    waiters: Gauge,
+}
+
+impl PoolMetrics {
+    /// Registers them at the recorder of this process.
+    pub fn new() -> Self {
+        Self {
+            idle: gauge!(POOL_CONNECTIONS, "state" => "idle"),
+            in_use: gauge!(POOL_CONNECTIONS, "state" => "in_use"),
+            waiters: gauge!(POOL_WAITERS),
+        }
+    }
+
+    /// Says how the pool stands.
+    pub fn set(&self, idle: usize, in_use: usize, waiters: usize) {
+        self.idle.set(idle as f64);
+        self.in_use.set(in_use as f64);
+        self.waiters.set(waiters as f64);
+    }
+}
+
+impl Default for PoolMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn describe() {
     for metric in CATALOGUE {
         let MetricInfo { name, unit, help, .. } = *metric;
@@ -415,6 +478,8 @@ mod tests {
         let page = metrics::with_local_recorder(&recorder, || {
             let metrics = Metrics::new();
             let _types = metrics.for_type("account");
+            let _replica = metrics.for_replica();
+            PoolMetrics::new().set(1, 2, 3);
             gauge!(PROCESS_RESIDENT_BYTES).set(1.0);
             recorder.render()
         });

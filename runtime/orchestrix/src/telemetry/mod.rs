@@ -15,4 +15,5 @@ pub use hook_set::{HookSet, on_aggregate_error};
 pub use hooks::{AggregateFailure, Hooks, SnapshotEvent};
 pub use metrics::{CommandOutcome, Metrics, TypeMetrics};
 
+pub(crate) use metrics::ReplicaMetrics;
 pub(crate) use watch::{EventNames, Telemetry, TypeTelemetry};

@@ -5,6 +5,7 @@ mod migrate;
 pub mod owner;
 pub mod place;
 mod roles;
+mod service;
 mod sessions;
 mod slow;
 

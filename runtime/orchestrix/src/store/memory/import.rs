@@ -37,7 +37,9 @@ impl Memory {
         if let Some(found) = shards.iter().find_map(|shard| shard.contents()) {
             return Err(ImportError::NotEmpty { found });
         }
-        shards.iter_mut().for_each(|shard| shard.set_importing(Some(name.clone())));
+        for shard in &mut shards {
+            shard.set_importing(Some(name.clone()));
+        }
         Ok(())
     }
 
@@ -75,7 +77,9 @@ impl Memory {
         if shards.iter().any(|shard| shard.importing().is_none()) {
             return Err(ImportError::NotBegun);
         }
-        shards.iter_mut().for_each(|shard| shard.set_importing(None));
+        for shard in &mut shards {
+            shard.set_importing(None);
+        }
         Ok(())
     }
 }

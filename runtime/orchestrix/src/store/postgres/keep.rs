@@ -103,7 +103,8 @@ impl Inner {
     }
 
     pub(super) async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<(), Failed> {
-        self.target.rename(&format!("orchestrix {} {}", node.name, node.incarnation));
+        // The run comes first: the server cuts long names, and the run is what tells whose a session is.
+        self.target.rename(&format!("orchestrix {} {}", node.incarnation, node.name));
         let arguments = Args::default()
             .add(node.incarnation)
             .add(&*node.name)

@@ -70,6 +70,9 @@ pub(super) enum Found {
 /// Something by the key of a stream. The keys are hashes already.
 pub(super) type ByKey<T> = HashMap<StreamKey, T, BuildHasherDefault<KeyHasher>>;
 
+/// The versions of streams that are known to exist.
+type Known = Recent<StreamKey, u64, BuildHasherDefault<KeyHasher>>;
+
 /// Takes half of a key for its hash.
 #[derive(Debug, Default)]
 pub(super) struct KeyHasher(u64);
@@ -146,7 +149,7 @@ pub(super) struct Ledger {
     /// The remembered runs, the oldest first.
     order: VecDeque<Incarnation>,
     /// Versions that are known to exist. A version never goes away, except with its server.
-    known: Recent<StreamKey, u64>,
+    known: Known,
     /// The shards of appends under way.
     busy: Vec<bool>,
     shard_count: ShardCount,
@@ -318,7 +321,7 @@ impl Plan {
 
 struct Planner<'a> {
     run: &'a Run,
-    known: &'a mut Recent<StreamKey, u64>,
+    known: &'a mut Known,
     versions: Option<&'a ByKey<Found>>,
     is_fresh: bool,
     /// The last seqs with what is placed so far.

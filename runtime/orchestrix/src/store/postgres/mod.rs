@@ -64,11 +64,16 @@ use options::Log;
 use pool::{Pool, PoolLimits};
 use session::{Session, Target};
 
+use crate::telemetry::metrics::PoolMetrics;
+
 /// The most events that one append should carry: beyond it, batches gained nothing (see `docs/internals/postgres.md`).
 const BATCH_EVENTS_MAX: usize = 1_024;
 
 /// How often it is said that commits are not durable.
 const WARNING_PAUSE: Duration = Duration::from_mins(1);
+
+/// How often the gauges of the pool are set.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the log in PostgreSQL.
 ///
@@ -139,7 +144,9 @@ impl Postgres {
             read_only,
             runtime: Handle::current(),
         };
-        Self { inner: Arc::new(inner) }
+        let store = Self { inner: Arc::new(inner) };
+        store.inner.runtime.spawn(watch(Arc::downgrade(&store.inner.pool)));
+        store
     }
 
     /// Says that commits may be lost, now and again for as long as the store is open.
@@ -177,6 +184,18 @@ impl Postgres {
         }
         self.carry(work).await
     }
+}
+
+/// Shows how the pool stands, for as long as it is there.
+async fn watch(pool: Weak<Pool>) {
+    let metrics = PoolMetrics::new();
+    while let Some(pool) = pool.upgrade() {
+        let PoolStatus { idle, in_use, waiters, .. } = pool.status();
+        drop(pool);
+        metrics.set(idle, in_use, waiters);
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+    metrics.set(0, 0, 0);
 }
 
 impl Inner {

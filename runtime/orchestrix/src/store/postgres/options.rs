@@ -53,7 +53,7 @@ pub struct PostgresOptions {
     pool_recycle: Option<Duration>,
     lanes: usize,
     slow_query: Option<Duration>,
-    prepared_statements: bool,
+    behind_pooler: bool,
     allow_unsafe_durability: bool,
 }
 
@@ -82,7 +82,7 @@ impl PostgresOptions {
             pool_recycle: None,
             lanes: 2,
             slow_query: None,
-            prepared_statements: true,
+            behind_pooler: false,
             allow_unsafe_durability: false,
         })
     }
@@ -160,11 +160,12 @@ impl PostgresOptions {
         self
     }
 
-    /// Sets whether statements are prepared once for each connection; on unless told otherwise. Turn it off behind
-    /// PgBouncer in transaction mode, where connections to the server change hands. The settings of a session are then
-    /// left to the server as well; that commits are durable is seen to with each append.
-    pub fn prepared_statements(mut self, on: bool) -> Self {
-        self.prepared_statements = on;
+    /// Sets whether a pooler that shares sessions stands before the server, such as PgBouncer in transaction mode; off
+    /// unless told otherwise. Nothing is then set for a session, since it would not last: limits and plans are the
+    /// server's own. That commits are durable is seen to with each append. The pooler must keep prepared statements,
+    /// as PgBouncer does from 1.21 on with `max_prepared_statements` above 0.
+    pub fn behind_pooler(mut self, on: bool) -> Self {
+        self.behind_pooler = on;
         self
     }
 
@@ -275,7 +276,7 @@ impl PostgresOptions {
     fn target(&self) -> Arc<Target> {
         let mut target = Target::new(self.connect.clone(), self.place.clone(), self.timeout);
         target.slow = self.slow_query;
-        target.prepared = self.prepared_statements;
+        target.behind_pooler = self.behind_pooler;
         target.allow_unsafe_durability = self.allow_unsafe_durability;
         Arc::new(target)
     }
@@ -310,7 +311,7 @@ impl PostgresOptions {
         let patient = Duration::from_hours(24).max(self.timeout);
         let mut target = Target::new(self.connect.clone(), self.place.clone(), patient);
         target.connect_timeout = self.timeout;
-        target.prepared = self.prepared_statements;
+        target.behind_pooler = self.behind_pooler;
         target.allow_unsafe_durability = self.allow_unsafe_durability;
         Arc::new(target)
     }

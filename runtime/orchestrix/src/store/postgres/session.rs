@@ -43,8 +43,8 @@ pub(super) struct Target {
     pub(super) connect_timeout: Duration,
     /// What is slower than this is logged.
     pub(super) slow: Option<Duration>,
-    /// Whether statements are prepared once for each session. Not behind a pooler that shares sessions.
-    pub(super) prepared: bool,
+    /// Whether sessions are shared by a pooler, so that what is set for one does not last.
+    pub(super) behind_pooler: bool,
     pub(super) allow_unsafe_durability: bool,
     name: Mutex<String>,
     name_changes: AtomicU64,
@@ -59,7 +59,7 @@ impl Target {
             timeout,
             connect_timeout: timeout,
             slow: None,
-            prepared: true,
+            behind_pooler: false,
             allow_unsafe_durability: false,
             name,
             name_changes: AtomicU64::new(0),
@@ -70,7 +70,7 @@ impl Target {
     pub(super) fn name_run(&self, run: Incarnation) {
         let is_unnamed = *self.name.lock().unwrap_or_else(PoisonError::into_inner) == UNNAMED;
         if is_unnamed {
-            self.rename(&format!("{UNNAMED} run {run}"));
+            self.rename(&format!("{UNNAMED} {run}"));
         }
     }
 
@@ -93,9 +93,9 @@ impl Target {
     /// Returns what every session is set to. A role or a database may have other defaults; these go before them.
     fn options(&self) -> PgConnectOptions {
         let options = self.connect.clone().disable_statement_logging();
-        if !self.prepared {
+        if self.behind_pooler {
             // A pooler passes on few parameters of a session, and none of these.
-            return options.statement_cache_capacity(0);
+            return options.application_name(&self.name().0);
         }
         let millis = |share: u128| (self.timeout.as_millis() * share / 4).max(1).to_string();
         let mut settings = vec![
@@ -113,6 +113,8 @@ impl Target {
             ("enable_mergejoin", "off".to_owned()),
             ("plan_cache_mode", "force_generic_plan".to_owned()),
             ("jit", "off".to_owned()),
+            // What the driver would log as news: that a schema exists already, and the like.
+            ("client_min_messages", "warning".to_owned()),
             ("max_parallel_workers_per_gather", "0".to_owned()),
         ];
         if !self.allow_unsafe_durability {
@@ -214,7 +216,8 @@ impl Session {
 
     /// Runs a statement and returns its rows.
     pub(super) async fn run(&mut self, statement: Statement, arguments: Args) -> Result<Vec<PgRow>, Failed> {
-        if self.named != self.target.name_changes.load(Ordering::Acquire) {
+        let is_misnamed = self.named != self.target.name_changes.load(Ordering::Acquire);
+        if is_misnamed && !self.target.behind_pooler {
             self.take_name().await?;
         }
         self.run_as_named(statement, arguments).await
@@ -228,7 +231,7 @@ impl Session {
 
     async fn run_as_named(&mut self, statement: Statement, arguments: Args) -> Result<Vec<PgRow>, Failed> {
         let limit = self.target.timeout + GRACE;
-        let query = sqlx::query_with(statement.text, arguments.into_inner()).persistent(self.target.prepared);
+        let query = sqlx::query_with(statement.text, arguments.into_inner());
         let began = Instant::now();
         // Until it is known to have ended well, the session counts as broken: also when this future is dropped.
         let was_sound = std::mem::replace(&mut self.sound, false);

@@ -15,8 +15,12 @@ const LIBRARY_MIN: [u32; 3] = [3, 51, 3];
 const PAGE_BYTES: u32 = 4_096;
 
 /// How far the write-ahead log grows before it is folded into the database. Pages that are written again and again
-/// are folded once: 16 MiB appended at two thirds of the rate of 64 MiB, and 256 MiB no faster.
+/// are folded once: 16 MiB appended at two thirds of the rate of 64 MiB, and 256 MiB no faster. At twice that length
+/// SQLite itself folds it in a commit.
 const WAL_BYTES: u32 = 64 << 20;
+
+/// The same in pages.
+pub(super) const WAL_PAGES: u32 = WAL_BYTES / PAGE_BYTES;
 
 /// What the writer keeps of the database in memory. More is slower: after a batch that split a page, SQLite walks the
 /// whole cache (256 MiB took 25-35 µs for each event of a batch of 256, 16 MiB 17-21 µs). What does not fit comes from
@@ -49,7 +53,7 @@ pub(super) fn writer(path: &Path, busy_timeout: Duration) -> SqliteConnectOption
         .pragma("fullfsync", "ON")
         .pragma("checkpoint_fullfsync", "ON")
         .pragma("cache_size", kibibytes(WRITER_CACHE_BYTES))
-        .pragma("wal_autocheckpoint", (WAL_BYTES / PAGE_BYTES).to_string())
+        .pragma("wal_autocheckpoint", (2 * WAL_PAGES).to_string())
         .pragma("journal_size_limit", (2 * WAL_BYTES).to_string())
 }
 

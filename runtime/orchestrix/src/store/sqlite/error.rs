@@ -7,7 +7,7 @@ use orchestrix_core::store::{ClaimError, ReadError, WriteError};
 use orchestrix_core::{ShardCount, ShardId};
 use sqlx::migrate::MigrateError;
 
-/// A database could not be opened or migrated. Each message names the file and what to do about it.
+/// A database could not be opened or migrated. Each message names the database and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

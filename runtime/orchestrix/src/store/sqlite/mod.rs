@@ -8,7 +8,8 @@
 //! 3. `append`, `writer`: how it is carried out, and what is answered when that fails;
 //! 4. `tail`, `slices`: what the index of streams gets late, and why nobody notices;
 //! 5. `keep`, `read`, `load`, `combine`: the other writes, and the reads beside them;
-//! 6. `options`, `connect`, `lock`, `migrations`: how a database is opened.
+//! 6. `fold`: how the write-ahead log gets into the database while the writer goes on;
+//! 7. `options`, `connect`, `lock`, `migrations`: how a database is opened.
 //!
 //! Two processes are kept apart twice. A lock file gives the second one a clear error. And each append compares the
 //! *generation* of ownership inside its transaction: every claim changes it, so even where the lock did not work, a
@@ -19,6 +20,7 @@ mod combine;
 mod connect;
 mod error;
 mod finish;
+mod fold;
 mod import;
 mod keep;
 mod late;
@@ -171,7 +173,8 @@ impl EventStore for Sqlite {
             name: "sqlite",
             shard_count: self.inner.shard_count,
             durable: true,
-            lanes: 1,
+            // One is written while the other gathers; on two cores each then stays with the arbiter that it serves.
+            lanes: 2,
             batch_events_max: BATCH_EVENTS_MAX,
             leases: false,
         }

@@ -106,7 +106,7 @@ impl SqliteOptions {
     }
 
     /// Bounds the size of the database file in bytes; appends beyond it are `Unavailable`. Without a bound the disk
-    /// is the bound. The write-ahead log beside the file takes up to 64 MiB more, in long transactions for longer.
+    /// is the bound. The write-ahead log beside the file takes up to 128 MiB more, in long transactions for longer.
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = Some(bytes);
         self

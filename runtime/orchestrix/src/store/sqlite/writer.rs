@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::error::{code, primary_code};
+use super::fold::Folding;
 use super::late;
 use super::lock::LockFile;
 use super::place::shard_and_seq;
@@ -28,6 +29,7 @@ pub(super) struct Writer {
     tail: Arc<Mutex<Tail>>,
     /// Whether the picture is known to be right and no transaction is open.
     is_settled: bool,
+    folding: Folding,
     options: SqliteConnectOptions,
     /// Held for as long as anything may be written.
     _lock: LockFile,
@@ -42,7 +44,8 @@ impl Writer {
         tail: Arc<Mutex<Tail>>,
     ) -> Result<Self, sqlx::Error> {
         let (ledger, indexed) = read_ledger(&mut connection).await?;
-        let mut writer = Self { connection, ledger, tail, is_settled: true, options, _lock: lock };
+        let folding = Folding::new(options.clone());
+        let mut writer = Self { connection, ledger, tail, is_settled: true, folding, options, _lock: lock };
         writer.check_tail(&indexed).await?;
         Ok(writer)
     }
@@ -71,6 +74,7 @@ impl Writer {
             self.settle().await?;
         }
         self.is_settled = false;
+        self.folding.step(&mut self.connection).await;
         Ok(())
     }
 
@@ -123,9 +127,12 @@ impl Writer {
 
     /// Completes the index, writes everything back into the database file and closes the connection.
     pub(super) async fn close(mut self) {
-        // All three only tidy up: what was answered is durable already, and the next start reads the log again.
+        // All of it only tidies up: what was answered is durable already, and the next start reads the log again.
         if let Err(error) = self.drain_tail().await {
             tracing::warn!(%error, "the index of streams could not be completed at close");
+        }
+        if let Err(error) = self.folding.close().await {
+            tracing::warn!(%error, "the write-ahead log could not be folded beside the writer");
         }
         if let Err(error) = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
             tracing::warn!(%error, "the write-ahead log could not be folded into the database at close");

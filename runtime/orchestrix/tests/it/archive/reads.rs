@@ -204,7 +204,7 @@ async fn events_move_while_commands_run_and_readers_see_no_hole() {
     }
     let looks = reader.await.expect("it saw no hole");
     assert!(looks > 0 && sent > 0);
-    Arc::try_unwrap(node).ok().expect("the callers are gone").shutdown().await;
+    Arc::into_inner(node).expect("the callers are gone").shutdown().await;
     let seen = look(&store).await;
     assert_eq!(seen.counted.0, 80 + sent);
     let state = Archive::new(store.clone()).verify().await.expect("verifies");

@@ -90,7 +90,7 @@ async fn under_load(kind: Kind) -> Story {
     }
     let all: u64 = heads(store.as_ref()).await.iter().map(|head| head.get()).sum();
     assert!(all >= manifest.events + 100, "{all} events, {} of them in the backup", manifest.events);
-    Arc::try_unwrap(node).ok().expect("the callers are gone").shutdown().await;
+    Arc::into_inner(node).expect("the callers are gone").shutdown().await;
     let log = log_of(room.open().await.as_ref()).await;
     Story { log, folder, manifest, acknowledged }
 }

@@ -12,11 +12,14 @@ const SOURCES: &[(&str, &[&str])] = &[
     ),
     (include_str!("../../../src/config/error.rs"), &["ConfigError"]),
     (include_str!("../../../src/store/sqlite/error.rs"), &["OpenError"]),
+    (include_str!("../../../src/store/postgres/open_error.rs"), &["PostgresOpenError"]),
     (
         include_str!("../../../../orchestrix-core/src/store/error.rs"),
         &["ReadError", "WriteError", "ClaimError"],
     ),
+    (include_str!("../../../../orchestrix-core/src/store/import.rs"), &["ImportError"]),
     (include_str!("../../../../orchestrix-core/src/codec/mod.rs"), &["DecodeError"]),
+    (include_str!("../../../src/ops/backup/error.rs"), &["BackupError", "RestoreError"]),
 ];
 
 /// Returns `Enum::Variant` for each variant: in formatted code they stand four spaces in, and nothing else of an

@@ -41,8 +41,8 @@ async fn a_database_is_backed_up_beside_its_service_verified_and_restored() {
     let again = other.run(&["restore", &directory]);
     assert!(again.code == 2 && again.err.contains("import into a new database"), "{again:?}");
     let past = Place::new();
-    let none = past.run(&["restore", &directory, "--until", "2020-01-01T00:00:00Z", "--json"]).ok().json();
-    assert_eq!((&none["events"], &none["left_out"]), (&0.into(), &13.into()));
+    let cut = past.run(&["restore", &directory, "--until", "2020-01-01T00:00:00Z", "--json"]).ok().json();
+    assert_eq!((&cut["events"], &cut["left_out"]), (&0.into(), &13.into()));
 }
 
 #[tokio::test]

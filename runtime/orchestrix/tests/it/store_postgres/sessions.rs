@@ -92,7 +92,7 @@ async fn sessions_tell_whose_they_are() {
     assert!(owner.note("a", 0).await.is_committed());
     let text = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-         AND application_name = 'orchestrix run {}'",
+         AND application_name = 'orchestrix {}'",
         owner.incarnation
     );
     assert!(number(&mut place.by_hand().await, &text).await >= 1);
@@ -108,7 +108,7 @@ async fn a_default_of_the_database_does_not_weaken_commits() {
     let owner = Owner::of(&place.open().await).await;
     assert!(owner.note("a", 0).await.is_committed(), "its sessions are durable all the same");
     // Where the settings of a session cannot be sent, the default would hold: that is found out.
-    let error = place.options().await.prepared_statements(false).connect().await.expect_err("it is weak");
+    let error = place.options().await.behind_pooler(true).connect().await.expect_err("it is weak");
     assert!(matches!(&error, PostgresOpenError::NotDurable { setting: "synchronous_commit", .. }), "{error}");
 }
 
@@ -143,9 +143,9 @@ async fn a_server_that_loses_commits_is_refused_unless_told_otherwise() {
 
 /// As behind a pooler that shares sessions and passes none of their settings on.
 #[tokio::test]
-async fn a_store_works_with_plain_sessions() {
+async fn a_store_works_with_sessions_that_nothing_is_set_for() {
     let place = Place::new();
-    let store = place.options().await.prepared_statements(false).connect().await.expect("opens");
+    let store = place.options().await.behind_pooler(true).connect().await.expect("opens");
     let owner = Owner::of(&store).await;
     for version in 0..3 {
         assert!(owner.note("a", version).await.is_committed());

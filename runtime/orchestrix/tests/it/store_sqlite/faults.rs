@@ -125,3 +125,33 @@ async fn many_streams_load_as_each_does_alone() {
         assert_eq!(loaded, owner.store.load(name, 10).await.expect("loads"), "{name}");
     }
 }
+
+/// SQLite by itself would do so at twice this length.
+#[tokio::test]
+async fn a_long_write_ahead_log_is_folded_beside_the_writer() {
+    let place = Place::new();
+    let owner = Owner::of(&place.open().await).await;
+    let length = |name: &str| std::fs::metadata(place.directory().join(name)).expect("it exists").len();
+    let payload = vec![7; 1 << 20];
+    for version in 0..72 {
+        let commit = owner.commit("large", version, &payload);
+        assert!(owner.append(vec![commit]).await[0].is_committed());
+    }
+    // So few that the log stays far from where SQLite would fold it: a note writes some four pages.
+    let mut notes = 0;
+    while length("bank.db") < 64 << 20 {
+        assert!(notes < 2_000, "{} bytes are in the database", length("bank.db"));
+        assert!(owner.note("small", notes).await.is_committed());
+        notes += 1;
+    }
+    let folded = length("bank.db-wal");
+    for version in 72..136 {
+        let commit = owner.commit("large", version, &payload);
+        assert!(owner.append(vec![commit]).await[0].is_committed());
+    }
+    let after = length("bank.db-wal");
+    assert!(
+        after <= folded + (8 << 20),
+        "the log starts over: {folded} bytes, and {after} after 64 MiB more"
+    );
+}

@@ -1,6 +1,4 @@
-//! One transaction per command: what most event stores on SQL do, on the same schema with the same durability.
-//!
-//! Each command reads the version of its stream and the head of its shard, inserts its event and commits. SQLite has one
+//! SQLite: each command reads the version of its stream and the head of its shard, inserts its event and commits. SQLite has one
 //! writer, so callers queue, in order, for one connection: that is faster than many connections that find it busy.
 
 use std::sync::Arc;
@@ -40,7 +38,7 @@ struct Desk {
 ///
 /// # Errors
 /// When the database cannot be made or written.
-pub(crate) async fn measure(common: &Common, load: &Load) -> anyhow::Result<f64> {
+pub(super) async fn measure(common: &Common, load: &Load) -> anyhow::Result<f64> {
     let database = Database::temporary(common)?;
     let (connection, count) = sqlite::prepare(&database, load).await?;
     let connection = Mutex::new(connection);
