@@ -381,11 +381,14 @@ impl Planner<'_> {
     /// its stream, if it is not known, and so does what is certainly too late.
     fn look_for_before(&mut self, commit: &Commit, key: StreamKey) -> Result<(), Need> {
         let expected = commit.expected.get();
-        match (self.known.get(&key), expected) {
-            (Some(known), _) if known > expected => Err(Need::Versions),
-            (Some(known), _) if known == expected => Ok(()),
-            (_, 0) => Ok(()),
-            (_, 1) => Err(Need::Versions),
+        // The first version is never in the archive.
+        if expected == 0 {
+            return Ok(());
+        }
+        match self.known.get(&key) {
+            Some(known) if known > expected => Err(Need::Versions),
+            Some(known) if known == expected => Ok(()),
+            _ if expected == 1 => Err(Need::Versions),
             _ => {
                 self.plan.before.push(Before { stream: key, version: commit.expected, shard: commit.shard });
                 Ok(())
@@ -577,6 +580,17 @@ mod tests {
         assert!(
             matches!(&plan.refused[2], (3, CommitOutcome::Unavailable { reason }) if reason.contains("another id"))
         );
+    }
+
+    /// What the unique index of the log would not find, since it may be in the archive, is asked for.
+    #[test]
+    fn the_end_of_a_stream_is_asked_for_where_the_archive_may_hide_a_version() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.plan(&[commit("a", 3, 1, 1)]), Err(Need::Versions), "the second one may be there");
+        assert!(scene.plan(&[commit("a", 3, 2, 1)]).is_ok(), "the server looks for the one before");
+        scene.ledger.learn(key(&commit("a", 3, 0, 1)), Version::new(9));
+        assert_eq!(scene.plan(&[commit("a", 3, 5, 1)]), Err(Need::Versions), "it is too late for certain");
+        assert!(scene.plan(&[commit("a", 3, 9, 1)]).is_ok() && scene.plan(&[commit("a", 3, 0, 1)]).is_ok());
     }
 
     #[test]
