@@ -1,0 +1,175 @@
+//! Requests that arrive late: after their sender has given them up, asked again, and perhaps been answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrix::core::{CommandId, Never};
+use orchestrix::store::Postgres;
+use orchestrix::{Consistency, Node, SendError, Settings};
+use orchestrix_testkit::FaultControl;
+use orchestrix_testkit::proxy::{Answer, At, Cut, Proxy};
+
+use crate::database::{address, look, make_database, options, shared_server, through};
+use crate::ledger::{EVENTS, Ledger, Post, ledger};
+use crate::load::{in_time, settings, start};
+use crate::told::{Told, whole_log};
+use crate::{report, size};
+
+const APPEND: At = At::Statement("orchestrix.append(");
+const RENEW: At = At::Statement("SET lease_until");
+
+/// A node behind a proxy, and nobody but the story itself who sends anything.
+struct Stage {
+    proxy: Proxy,
+    url: String,
+    node: Node,
+    seen: FaultControl,
+    told: Told,
+}
+
+impl Stage {
+    async fn begin(settings: Settings, statements: Duration) -> Self {
+        let server = shared_server();
+        let url = make_database(server).await;
+        let proxy = Proxy::start(address(server)).await.expect("a proxy");
+        let store = options(&through(&url, server, proxy.address())).timeout(statements);
+        let (node, seen) = start(Arc::new(store.connect().await.expect("opens")), settings).await;
+        Self { proxy, url, node, seen, told: Told::default() }
+    }
+
+    fn send(&self, number: u64, id: CommandId) -> tokio::task::JoinHandle<Result<u64, SendError<Never>>> {
+        let to = self.node.of::<Ledger>(ledger(number));
+        tokio::spawn(async move { to.send(Post {}).id(id).within(Duration::from_mins(1)).await })
+    }
+
+    async fn done(&mut self, number: u64, id: CommandId) {
+        let reply = in_time("a command", self.send(number, id)).await.expect("no panic");
+        self.told.done((number, id), reply.expect("a healthy node does it"));
+    }
+
+    async fn end(self) -> Postgres {
+        self.node.shutdown().await;
+        let store = look(&self.url).await;
+        self.told.check(&whole_log(&store).await);
+        store
+    }
+}
+
+/// The old request arrives after the node has claimed again and told its caller that nothing was stored. In every
+/// second round the command has been sent again and done by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_arrives_after_it_was_given_up_stores_nothing() {
+    let rounds = size(20, 100);
+    let mut stage = Stage::begin(settings(Duration::from_secs(6)), Duration::from_secs(30)).await;
+    for round in 0..rounds {
+        let number = round as u64 % 4;
+        stage.done(number, CommandId::fresh()).await;
+        let held = stage.proxy.set(APPEND, Cut::HoldRequest);
+        let id = CommandId::fresh();
+        let first = in_time("the first answer", stage.send(number, id)).await.expect("no panic");
+        assert!(held.has_sprung(), "round {round}: its request is held");
+        assert!(matches!(first, Err(SendError::NotAttempted(_))), "round {round}: {first:?}");
+        let is_sent_again_first = round % 2 == 0;
+        if is_sent_again_first {
+            stage.done(number, id).await;
+        } else {
+            stage.told.never.insert((number, id));
+        }
+        stage.proxy.release();
+        let answer = in_time("the late request", held.over()).await;
+        assert_ne!(answer, Answer::None, "round {round}: the server has looked at it");
+        stage.told.check(&whole_log(&look(&stage.url).await).await);
+        if !is_sent_again_first {
+            // It was certainly not done, so it may be sent once more, and is then done once.
+            stage.told.never.remove(&(number, id));
+            stage.done(number, id).await;
+        }
+    }
+    let doubtful = stage.seen.appends_seen().doubtful;
+    stage.end().await;
+    report(&format!("late requests: {rounds} arrived after a new claim, {doubtful} appends were in doubt"));
+    assert!(doubtful as usize >= rounds, "every round had one in doubt");
+}
+
+/// Nothing is cut: the request only takes longer than the store waits. It is given up, and arrives later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_takes_longer_than_anybody_waits_stores_nothing_later() {
+    let mut stage = Stage::begin(settings(Duration::from_secs(6)), Duration::from_secs(1)).await;
+    stage.done(1, CommandId::fresh()).await;
+    let held = stage.proxy.set(APPEND, Cut::DelayRequest);
+    let id = CommandId::fresh();
+    let first = in_time("the first answer", stage.send(1, id)).await.expect("no panic");
+    assert!(matches!(first, Err(SendError::NotAttempted(_))), "{first:?}");
+    stage.proxy.release();
+    in_time("the late request", held.over()).await;
+    stage.told.never.insert((1, id));
+    stage.told.check(&whole_log(&look(&stage.url).await).await);
+    stage.told.never.clear();
+    stage.done(1, id).await;
+    stage.end().await;
+}
+
+/// The commit is made; its answer comes late, after the caller has heard *unknown* and asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_late_is_done_once() {
+    let rounds = size(5, 100);
+    let mut stage = Stage::begin(settings(Duration::from_secs(6)), Duration::from_secs(30)).await;
+    for number in 0..4 {
+        // Loaded beforehand, so that a short deadline is enough to get as far as the commit.
+        stage.done(number, CommandId::fresh()).await;
+    }
+    for round in 0..rounds as u64 {
+        let held = stage.proxy.set(APPEND, Cut::DelayAnswer);
+        let id = CommandId::fresh();
+        let to = stage.node.of::<Ledger>(ledger(round % 4));
+        let first = to.send(Post {}).id(id).within(Duration::from_millis(20)).await;
+        assert!(matches!(first, Err(SendError::Unknown(_))), "round {round}: {first:?}");
+        let again = stage.send(round % 4, id);
+        in_time("the commit", held.sprung()).await;
+        stage.proxy.release();
+        let reply = in_time("the retry", again).await.expect("no panic").expect("it is done");
+        stage.told.done((round % 4, id), reply);
+        in_time("the late answer", held.over()).await;
+    }
+    stage.end().await;
+    report(&format!("late answers: {rounds} commits were told after their callers had given up"));
+}
+
+/// A lease counts from before the renewal was sent. Here the answer to one is late by most of a lease, and none follows:
+/// the node must fall silent before another one, which the server lets in, has written anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_was_told_late_does_not_make_the_lease_longer() {
+    const LEASE: Duration = Duration::from_secs(2);
+    let rounds = size(1, 20);
+    for round in 0..rounds {
+        let mut stage = Stage::begin(settings(LEASE), Duration::from_secs(30)).await;
+        stage.done(1, CommandId::fresh()).await;
+        let renewal = stage.proxy.set(RENEW, Cut::DelayAnswer);
+        in_time("a renewal", renewal.sprung()).await;
+        let other = async {
+            let store = options(&stage.url).connect().await.expect("opens");
+            let (other, _) = start(Arc::new(store), settings(LEASE)).await;
+            let reply = other.of::<Ledger>(ledger(1)).send(Post {}).await.expect("it serves");
+            assert_eq!(reply, 2 * EVENTS, "round {round}");
+            other
+        };
+        let late = async {
+            tokio::time::sleep(LEASE * 3 / 4).await;
+            stage.proxy.release();
+            in_time("the late answer", renewal.over()).await;
+            stage.proxy.stall();
+        };
+        let (other, ()) = tokio::join!(in_time("the other node", other), late);
+        let of = stage.node.of::<Ledger>(ledger(1));
+        let read = of.read_versioned(Consistency::Leased, |state| state.parts);
+        let seen = in_time("a read", read).await;
+        assert!(
+            seen.is_err(),
+            "round {round}: the first node read {seen:?} after the second one had written"
+        );
+        stage.proxy.resume();
+        other.shutdown().await;
+        stage.node.shutdown().await;
+    }
+    report(&format!("late renewals: {rounds} takeovers, no stale read"));
+}
