@@ -3,17 +3,18 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::{ServerError, failed, run};
 
 /// How much is written at once while it is filled.
 const STEP_BYTES: usize = 64 << 10;
 
-/// A small disk. It is unmounted when this is dropped.
+/// A small disk. It is unmounted when this is dropped, and also when the process that mounted it is killed.
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
+    watch: Option<(Child, ChildStdin)>,
 }
 
 impl SmallDisk {
@@ -32,7 +33,8 @@ impl SmallDisk {
             fs::remove_dir(&path).map_err(|error| failed("a directory cannot be removed", error))?;
             return Err(error);
         }
-        Ok(Self { path })
+        let watch = Some(start_watch(&path)?);
+        Ok(Self { path, watch })
     }
 
     /// Returns where it is.
@@ -72,13 +74,24 @@ impl SmallDisk {
     }
 }
 
+/// A shell that waits for the end of its input, which comes when this process is gone, and unmounts then. Whoever still
+/// holds a file there keeps it until then.
+fn start_watch(path: &Path) -> Result<(Child, ChildStdin), ServerError> {
+    const SCRIPT: &str = "trap '' INT TERM HUP; read -r _; umount -l \"$1\" && rmdir \"$1\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", SCRIPT, "sh"]).arg(path).current_dir("/");
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shell.spawn().map_err(|error| failed("`sh` cannot be run", error))?;
+    let input = child.stdin.take().ok_or_else(|| ServerError("`sh` has no input".to_owned()))?;
+    Ok((child, input))
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Nothing of it is kept; whoever still holds a file there keeps it until then.
-        let mut unmount = Command::new("umount");
-        unmount.arg("-l").arg(&self.path);
-        if run(unmount, "a small disk cannot be unmounted").is_ok() {
-            let _ = fs::remove_dir(&self.path);
+        if let Some((mut child, input)) = self.watch.take() {
+            // The end of its input sets it going; whatever fails, nothing of the disk is kept.
+            drop(input);
+            let _ = child.wait();
         }
     }
 }
