@@ -79,9 +79,9 @@ impl Stage {
         let log = whole_log(&look(&self.url).await).await;
         load.told().check(&log);
         let words = format!(
-            "{} done, {} not attempted, {} unknown (resolved within {:?}); a cut to the next answer: {}",
+            "{} done, not attempted {:?}, {} unknown (resolved within {:?}); a cut to the next answer: {}",
             load.told().done.len(),
-            load.not_attempted.load(Ordering::Relaxed),
+            load.not_attempted(),
             load.unknown.load(Ordering::Relaxed),
             load.resolved_max(),
             spread(&self.recovered),

@@ -92,11 +92,10 @@ async fn a_full_disk_loses_nothing_and_doubles_nothing() {
     let log = whole_log(&look(&url).await).await;
     load.told().check(&log);
     let [refused, doubtful] = met;
-    let (not_attempted, unknown) =
-        (load.not_attempted.load(Ordering::Relaxed), load.unknown.load(Ordering::Relaxed));
+    let (not_attempted, unknown) = (load.not_attempted().clone(), load.unknown.load(Ordering::Relaxed));
     report(&format!(
         "{rounds} full disks, data and log in turns: {refused} with appends refused for it, {doubtful} with appends in \
-         doubt, the server went down {downs} times; {} done, {not_attempted} not attempted, {unknown} unknown (resolved \
+         doubt, the server went down {downs} times; {} done, not attempted {not_attempted:?}, {unknown} unknown (resolved \
          within {:?}); room to the next answer: {}",
         load.told().done.len(),
         load.resolved_max(),

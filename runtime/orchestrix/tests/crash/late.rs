@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrix::core::{CommandId, Never};
-use orchestrix::{Consistency, Node, SendError, Settings};
+use orchestrix::{Consistency, Node, NotAttempted, SendError, Settings};
 use orchestrix_testkit::FaultControl;
 use orchestrix_testkit::proxy::{Answer, At, Cut, Proxy};
 
@@ -145,14 +145,16 @@ async fn a_commit_whose_answer_is_late_is_done_once() {
 async fn a_renewal_that_was_told_late_does_not_make_the_lease_longer() {
     const LEASE: Duration = Duration::from_secs(2);
     let rounds = size(1, 20);
+    // Only the lease may silence it.
+    let patient = Settings { command_timeout: Duration::from_mins(1), ..settings(LEASE) };
     for round in 0..rounds {
-        let mut stage = Stage::begin(settings(LEASE), Duration::from_secs(30)).await;
+        let mut stage = Stage::begin(patient.clone(), Duration::from_secs(30)).await;
         stage.done(1, CommandId::fresh()).await;
         let renewal = stage.proxy.set(RENEW, Cut::DelayAnswer);
         in_time("a renewal", renewal.sprung()).await;
         let other = async {
             let store = options(&stage.url).connect().await.expect("opens");
-            let (other, _) = start(Arc::new(store), settings(LEASE)).await;
+            let (other, _) = start(Arc::new(store), patient.clone()).await;
             let reply = other.of::<Ledger>(ledger(1)).send(Post {}).await.expect("it serves");
             assert_eq!(reply, 2 * EVENTS, "round {round}");
             other
@@ -168,7 +170,7 @@ async fn a_renewal_that_was_told_late_does_not_make_the_lease_longer() {
         let read = of.read_versioned(Consistency::Leased, |state| state.parts);
         let seen = in_time("a read", read).await;
         assert!(
-            seen.is_err(),
+            matches!(seen, Err(NotAttempted::Unavailable { .. })),
             "round {round}: the first node read {seen:?} after the second one had written"
         );
         stage.proxy.resume();
@@ -176,4 +178,48 @@ async fn a_renewal_that_was_told_late_does_not_make_the_lease_longer() {
         stage.node.shutdown().await;
     }
     report(&format!("late renewals: {rounds} takeovers, no stale read"));
+}
+
+/// A read waits for the commit that it was computed on, whose answer is late. Meanwhile another node has taken over and
+/// written: the commit is done, but the read would be old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_waited_until_another_node_had_written_says_nothing() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let rounds = size(1, 20);
+    let patient = Settings { command_timeout: Duration::from_mins(1), ..settings(LEASE) };
+    for round in 0..rounds {
+        let mut stage = Stage::begin(patient.clone(), Duration::from_secs(30)).await;
+        stage.done(1, CommandId::fresh()).await;
+        // The one that is under way holds up all others.
+        let renewal = stage.proxy.set(RENEW, Cut::DelayRequest);
+        in_time("a renewal", renewal.sprung()).await;
+        let commit = stage.proxy.set(APPEND, Cut::DelayAnswer);
+        let id = CommandId::fresh();
+        let command = stage.send(1, id);
+        in_time("the commit", commit.sprung()).await;
+        let of = stage.node.of::<Ledger>(ledger(1));
+        let read =
+            tokio::spawn(async move { of.read_versioned(Consistency::Leased, |state| state.parts).await });
+        in_time("the read", async {
+            while stage.node.residency().in_flight < 2 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let store = options(&stage.url).connect().await.expect("opens");
+        let (other, _) = start(Arc::new(store), patient.clone()).await;
+        let reply = other.of::<Ledger>(ledger(1)).send(Post {}).await.expect("it serves");
+        assert_eq!(reply, 3 * EVENTS, "round {round}: it has seen the commit");
+        stage.proxy.release();
+        let done = in_time("the commit's answer", command).await.expect("no panic").expect("it is done");
+        assert_eq!(done, 2 * EVENTS, "round {round}: what was stored is told");
+        let seen = in_time("the read's answer", read).await.expect("no panic");
+        assert!(
+            matches!(seen, Err(NotAttempted::Unavailable { .. })),
+            "round {round}: the first node read {seen:?} after the second one had written"
+        );
+        other.shutdown().await;
+        stage.node.shutdown().await;
+    }
+    report(&format!("late reads: {rounds} takeovers, no stale read"));
 }

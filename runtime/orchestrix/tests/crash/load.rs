@@ -1,5 +1,6 @@
 //! Callers of a node in this process, who write down what they are told and ask again about what nobody knew.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub struct Load {
     told: Mutex<Told>,
     ended: AtomicBool,
     /// Answers by kind.
-    pub not_attempted: AtomicU64,
+    not_attempted: Mutex<BTreeMap<&'static str, u64>>,
     pub unknown: AtomicU64,
     /// The longest time from the first *unknown* about a command to its answer.
     resolved_max: Mutex<Duration>,
@@ -71,7 +72,7 @@ impl Callers {
             node: node.clone(),
             told: Mutex::default(),
             ended: AtomicBool::new(false),
-            not_attempted: AtomicU64::new(0),
+            not_attempted: Mutex::default(),
             unknown: AtomicU64::new(0),
             resolved_max: Mutex::default(),
         });
@@ -109,6 +110,11 @@ impl Load {
         self.told.lock().expect("nothing panics under this lock but a failure")
     }
 
+    /// Returns how often a command was not attempted, by the kind of the answer.
+    pub fn not_attempted(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.not_attempted.lock().expect("nothing panics under this lock")
+    }
+
     /// Returns the longest time from the first *unknown* about a command to its answer.
     pub fn resolved_max(&self) -> Duration {
         *self.resolved_max.lock().expect("nothing panics under this lock")
@@ -120,8 +126,8 @@ impl Load {
         self.told().open.insert(sent);
         match self.send(sent).await {
             Ok(()) => true,
-            Err(SendError::NotAttempted(_)) => {
-                self.not_attempted.fetch_add(1, Ordering::Relaxed);
+            Err(SendError::NotAttempted(why)) => {
+                *self.not_attempted().entry(why.kind()).or_default() += 1;
                 self.told().never(sent);
                 tokio::time::sleep(PAUSE).await;
                 false
