@@ -1,7 +1,7 @@
 //! Requests that arrive late: after their sender has given them up, asked again, and perhaps been answered.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrix::core::{CommandId, Never};
 use orchestrix::{Consistency, Node, NotAttempted, SendError, Settings};
@@ -15,6 +15,7 @@ use crate::told::{Told, whole_log};
 use crate::{report, size};
 
 const APPEND: At = At::Statement("orchestrix.append(");
+const CLAIM: At = At::Statement("orchestrix.claim(");
 const RENEW: At = At::Statement("SET lease_until");
 
 /// A node behind a proxy, and nobody but the story itself who sends anything.
@@ -56,6 +57,19 @@ impl Stage {
                 Err(SendError::NotAttempted(_)) => self.told.never((number, id)),
                 done => panic!("its answer is held back, and yet it is {done:?}"),
             }
+        }
+    }
+
+    /// Sends fresh commands until one is done.
+    async fn until_done(&mut self, number: u64) {
+        loop {
+            let id = CommandId::fresh();
+            match self.send(number, id).await.expect("no panic") {
+                Ok(reply) => return self.told.done((number, id), reply),
+                Err(SendError::NotAttempted(_)) => self.told.never((number, id)),
+                other => panic!("with so much time everything is certain: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -137,6 +151,30 @@ async fn a_commit_whose_answer_is_late_is_done_once() {
     }
     stage.end().await;
     report(&format!("late answers: {rounds} commits were told after their callers had given up"));
+}
+
+/// A node that is fenced by a claim of its own, which comes late, takes its shards again at once: it does not wait for the
+/// end of its own lease, which is longer than anybody waits here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_claim_that_comes_late_does_not_stop_a_node_for_a_lease() {
+    let rounds = size(3, 100);
+    let mut stage = Stage::begin(settings(Duration::from_mins(5)), Duration::from_secs(30)).await;
+    let mut longest = Duration::ZERO;
+    for round in 0..rounds {
+        let held = stage.proxy.set(CLAIM, Cut::HoldRequest);
+        stage.proxy.set(APPEND, Cut::BeforeRequest);
+        in_time("the claim that is made again", stage.until_done(1)).await;
+        assert!(held.has_sprung(), "round {round}: the first claim is held");
+        stage.proxy.release();
+        assert_eq!(in_time("the late claim", held.over()).await, Answer::Done, "round {round}");
+        let began = Instant::now();
+        in_time("the node that was fenced by itself", stage.until_done(1)).await;
+        longest = longest.max(began.elapsed());
+    }
+    let fenced = stage.seen.appends_seen().fenced;
+    stage.end().await;
+    report(&format!("late claims: {rounds} of its own, {fenced} commits fenced; back within {longest:?}"));
+    assert!(fenced as usize >= rounds, "each late claim has fenced the node");
 }
 
 /// A lease counts from before the renewal was sent. Here the answer to one is late by most of a lease, and none follows:
