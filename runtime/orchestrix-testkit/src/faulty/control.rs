@@ -9,6 +9,7 @@ use orchestrix_core::store::{Batch, CommitOutcome, EventStore};
 use tokio::sync::{Notify, watch};
 
 use super::plan::{Call, Fault, FaultCounts, Operation, Plan, Random};
+use super::seen::AppendCounts;
 
 /// How many appends may be put off at once; one more is lost as by [`Fault::Drop`]. Far above what a test keeps open.
 const LATE_BATCHES_MAX: usize = 1_024;
@@ -28,6 +29,8 @@ struct Shared {
     released: Notify,
     /// How many appends are held now.
     held: watch::Sender<usize>,
+    /// What the store itself answered.
+    seen: Mutex<AppendCounts>,
 }
 
 impl FaultControl {
@@ -38,6 +41,7 @@ impl FaultControl {
             late: Mutex::default(),
             released: Notify::new(),
             held: watch::Sender::new(0),
+            seen: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -107,6 +111,21 @@ impl FaultControl {
     /// Returns how many faults have hit, by kind: a test of faults sets a floor on it.
     pub fn faults_hit(&self) -> FaultCounts {
         self.plan().hits
+    }
+
+    /// Returns what the wrapped store itself answered to appends so far, and how many are under way in it. Those that
+    /// were put off are not counted.
+    pub fn appends_seen(&self) -> AppendCounts {
+        *self.shared.seen()
+    }
+
+    pub(super) fn append_begins(&self) -> UnderWay<'_> {
+        self.shared.seen().under_way += 1;
+        UnderWay(&self.shared)
+    }
+
+    pub(super) fn append_answered(&self, outcomes: &[CommitOutcome]) {
+        self.shared.seen().count(outcomes);
     }
 
     /// Returns how many appends came, empty ones aside.
@@ -182,6 +201,21 @@ impl FaultControl {
 impl fmt::Debug for FaultControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultControl").field("plan", &*self.plan()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, AppendCounts> {
+        self.seen.lock().expect("nothing panics under this lock")
+    }
+}
+
+/// Counts an append as under way for as long as it lives, also when its future is dropped.
+pub(super) struct UnderWay<'a>(&'a Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.seen().under_way -= 1;
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod control;
 mod plan;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Ve
 
 pub use control::FaultControl;
 pub use plan::{Fault, FaultCounts, Operation};
+pub use seen::AppendCounts;
 
 use plan::Call;
 
@@ -69,6 +71,14 @@ impl Faulty {
         }
     }
 
+    /// Appends, and takes note of what the store says.
+    async fn append_truly(&self, batch: Batch) -> Vec<CommitOutcome> {
+        let _under_way = self.control.append_begins();
+        let outcomes = self.inner().append(batch).await;
+        self.control.append_answered(&outcomes);
+        outcomes
+    }
+
     async fn append_with(&self, fault: Fault, batch: Batch) -> Vec<CommitOutcome> {
         let commits = batch.commits.len();
         match fault {
@@ -77,14 +87,14 @@ impl Faulty {
             Fault::Drop => vec![unknown(); commits],
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
-                self.inner().append(batch).await
+                self.append_truly(batch).await
             }
             Fault::Hold => {
                 self.control.wait_for_release().await;
-                self.inner().append(batch).await
+                self.append_truly(batch).await
             }
             Fault::LoseAck => {
-                self.inner().append(batch).await;
+                self.append_truly(batch).await;
                 vec![unknown(); commits]
             }
             Fault::CommitLate { after } => {
@@ -160,7 +170,7 @@ impl EventStore for Faulty {
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
         Box::pin(async move {
             match self.control.next_append(batch.commits.len()) {
-                None => self.inner().append(batch).await,
+                None => self.append_truly(batch).await,
                 Some(fault) => self.append_with(fault, batch).await,
             }
         })

@@ -4,6 +4,7 @@
 //! durable as a server for production. It runs as an unprivileged user, also for root. It ends with the
 //! [`PostgresServer`], and also when the process that started it is killed.
 
+mod disk;
 mod find;
 mod user;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use disk::SmallDisk;
 pub use find::find_binaries;
 
 use user::User;
@@ -70,6 +72,8 @@ pub enum Stop {
 pub struct PostgresServer {
     binaries: PathBuf,
     directory: PathBuf,
+    /// Where its log of changes lies, when that is not among its other files.
+    wal: Option<PathBuf>,
     user: Option<User>,
     password: String,
     port: u16,
@@ -92,13 +96,28 @@ impl PostgresServer {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, ServerError> {
+        Self::start_on(&std::env::temp_dir(), None, settings)
+    }
+
+    /// Starts a server whose files lie in a directory of its own under `home`, and its log of changes (`pg_wal`) in one
+    /// under `wal_home`, which may be other disks.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_on(
+        home: &Path,
+        wal_home: Option<&Path>,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, ServerError> {
         let binaries = find_binaries()?;
         let user = User::unprivileged()?;
-        let directory = make_directory(user.as_ref())?;
+        let directory = make_directory(home, user.as_ref())?;
+        let wal = wal_home.map(|home| make_directory(home, user.as_ref())).transpose()?;
         let settings = SETTINGS.iter().chain(settings).map(|(name, value)| ((*name).into(), (*value).into()));
         let mut server = Self {
             binaries,
             directory,
+            wal,
             user,
             password: uuid::Uuid::new_v4().simple().to_string(),
             port: 0,
@@ -127,6 +146,11 @@ impl PostgresServer {
     pub fn socket_url(&self, database: &str) -> String {
         let directory = self.directory.display().to_string().replace('/', "%2F");
         format!("postgres://postgres:{}@{directory}:{}/{database}", self.password, self.port)
+    }
+
+    /// Tells whether it accepts connections.
+    pub fn is_up(&self) -> bool {
+        std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, self.port)).is_ok()
     }
 
     /// Returns the port on the loopback address.
@@ -202,6 +226,10 @@ impl PostgresServer {
         initdb.arg("-D").arg(self.data()).arg("--pwfile").arg(&secret);
         initdb.args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"]);
         initdb.args(["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
+        if let Some(wal) = &self.wal {
+            // Small pieces, so that a small disk has room for several.
+            initdb.arg("--waldir").arg(wal).arg("--wal-segsize=1");
+        }
         run(initdb, "the files of the server cannot be made")
     }
 
@@ -261,11 +289,11 @@ impl Drop for PostgresServer {
     }
 }
 
-fn make_directory(user: Option<&User>) -> Result<PathBuf, ServerError> {
+fn make_directory(home: &Path, user: Option<&User>) -> Result<PathBuf, ServerError> {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let name = format!("orchestrix-pg-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
     // A socket's path has room for some hundred bytes only, so it is not put any deeper.
-    let directory = std::env::temp_dir().join(name);
+    let directory = home.join(name);
     let made = fs::create_dir(&directory)
         .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)));
     made.map_err(|error| failed(&format!("{} cannot be made", directory.display()), error))?;

@@ -423,7 +423,9 @@ impl<A: Aggregate> Instance<A> {
     pub(crate) fn on_recovered(&mut self, recovered: Result<Recovered<A>, Unrecovered>) -> Next {
         match recovered {
             Ok(recovered) => {
-                self.life.on_recovered(recovered.version);
+                if self.life.on_recovered(recovered.version) == Next::End {
+                    return Next::End;
+                }
                 self.state = recovered.state;
                 self.memory = recovered.memory;
                 self.progress = Progress {

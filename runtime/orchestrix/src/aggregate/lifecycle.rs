@@ -115,18 +115,21 @@ impl Lifecycle {
         }
     }
 
-    /// The state was rebuilt up to a version.
-    pub(crate) fn on_recovered(&mut self, version: Version) {
+    /// The state was rebuilt up to a version. Whoever was fenced meanwhile stays ended: what was read may be old.
+    pub(crate) fn on_recovered(&mut self, version: Version) -> Next {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return Next::End;
+        }
         debug_assert_eq!(self.phase, Phase::Loading, "only a load recovers");
         self.phase = Phase::Running;
         self.head = version;
         self.durable = version;
+        Next::Stay
     }
 
     /// The state could not be rebuilt.
     pub(crate) fn on_recovery_failed(&mut self, ending: Ending) -> Next {
-        self.phase = Phase::Ended(ending);
-        Next::End
+        self.become_ended(ending)
     }
 
     /// Events were applied and their commit was queued.
@@ -180,7 +183,7 @@ impl Lifecycle {
 
     fn become_draining(&mut self) -> Next {
         if matches!(self.phase, Phase::Ended(_)) {
-            return Next::Stay;
+            return Next::End;
         }
         self.phase = Phase::Draining;
         self.after_less_in_flight()
@@ -284,7 +287,17 @@ mod tests {
         life.on_appended(1);
         assert_eq!(life.on_settled(&settled(1, None, Some(Loss::Fenced))), Next::End);
         assert_eq!(life.on_work(), Admission::Refuse(Ending::Fenced));
-        assert_eq!(life.on_settled(&settled(1, None, Some(Loss::Conflict))), Next::Stay);
+        assert_eq!(life.on_settled(&settled(1, None, Some(Loss::Conflict))), Next::End, "it still has to go");
+        assert_eq!(life.ending(), Some(&Ending::Fenced));
+    }
+
+    #[test]
+    fn what_was_read_while_the_shards_were_lost_is_not_used() {
+        let mut life = Lifecycle::new();
+        assert_eq!(life.on_fenced(), Next::End);
+        assert_eq!(life.on_recovered(Version::new(3)), Next::End);
+        assert_eq!(life.on_work(), Admission::Refuse(Ending::Fenced));
+        assert_eq!(life.on_recovery_failed(Ending::Unavailable("too late".into())), Next::End);
         assert_eq!(life.ending(), Some(&Ending::Fenced));
     }
 
@@ -302,7 +315,7 @@ mod tests {
     fn poison_wins_over_draining() {
         let mut life = running(3);
         assert_eq!(life.on_poisoned("again".into()), Next::End);
-        assert_eq!(life.on_panic(), Next::Stay);
+        assert_eq!(life.on_panic(), Next::End);
         assert_eq!(life.ending(), Some(&Ending::Quarantined("again".into())));
     }
 }

@@ -81,6 +81,19 @@ async fn join_and_claim(
     Ok((claims, lease))
 }
 
+/// Takes all shards as a new run. Nobody speaks for the former one any more, so its lease is given back first: where it
+/// was fenced by a claim of its own that came late, it would keep its successor out for as long as that lease lasts.
+async fn succeed(
+    store: &dyn EventStore,
+    former: Incarnation,
+    owner: Incarnation,
+    settings: &Settings,
+    shards: &[ShardId],
+) -> Result<(Vec<Claim>, Lease), ClaimError> {
+    store.leave(former).await.map_err(ClaimError::unavailable)?;
+    join_and_claim(store, owner, settings, shards).await
+}
+
 /// Describes this run to the others.
 fn record(incarnation: Incarnation, settings: &Settings) -> NodeRecord {
     let Life { host, boot_id, pid_namespace, pid, started } = Life::own();
@@ -207,11 +220,11 @@ impl Keeper {
     /// Sends everybody out of memory, since their states may be old, and claims under a new incarnation until it holds.
     async fn claim_anew(&mut self, shared: &Arc<Shared>) -> Result<(), Ended> {
         self.fence_all().await;
-        let owner = Incarnation::fresh();
+        let (former, owner) = (shared.ownership.owner(), Incarnation::fresh());
         let shards: Vec<_> = shared.shards.all().collect();
         let mut told = None;
         loop {
-            match join_and_claim(&*shared.store, owner, &shared.settings, &shards).await {
+            match succeed(&*shared.store, former, owner, &shared.settings, &shards).await {
                 Ok((claims, lease)) => {
                     self.lease = lease;
                     self.resume(shared, owner, &claims).await;

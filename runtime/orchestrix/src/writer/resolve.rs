@@ -16,7 +16,7 @@ use crate::telemetry::Telemetry;
 
 /// The first and the longest pause between two attempts to reach the store.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Turns outcomes into fates. It returns only when every commit's fate is certain; callers whose deadline passes
 /// meanwhile hear *unknown* from their own timer.

@@ -159,7 +159,7 @@ impl CounterLog {
     ///
     /// # Panics
     /// When a version is missing, or a command stands in the log twice.
-    pub async fn read(log: &Memory, id: &CounterId) -> Self {
+    pub async fn read(log: &dyn EventStore, id: &CounterId) -> Self {
         let stream = stream(id);
         let range = StreamRange::from(Version::new(1), usize::MAX);
         let events = log.read_stream(&stream, range).await.expect("the log can be read");

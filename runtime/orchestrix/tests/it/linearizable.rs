@@ -6,11 +6,12 @@
 
 pub mod history;
 mod play;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use orchestrix::core::{CommandId, Version};
+use orchestrix::core::{CommandId, EventStore, Version};
 use orchestrix::{AggregateRef, Consistency, NotAttempted, SendError};
 use orchestrix_testkit::FaultCounts;
 use tokio::task::JoinSet;
@@ -179,10 +180,10 @@ fn heard(answer: &Answer, log: &CounterLog) -> Option<Heard> {
     }
 }
 
-async fn verdict(play: &Play, noted: &[Noted]) -> Facts {
+async fn verdict(log: &dyn EventStore, noted: &[Noted]) -> Facts {
     let mut sum = Facts::default();
     for number in 0..COUNTERS {
-        let log = CounterLog::read(&play.log, &name(number)).await;
+        let log = CounterLog::read(log, &name(number)).await;
         let of_counter = noted.iter().filter(|one| one.counter == number);
         let calls: Vec<_> = of_counter
             .filter_map(|one| {
@@ -228,7 +229,7 @@ async fn whatever_fails_calls_look_as_if_they_happened_one_at_a_time() {
         let mut noted: Vec<_> =
             in_time("the callers", callers.join_all()).await.into_iter().flatten().collect();
         noted.extend(ask_again(&play).await);
-        let facts = verdict(&play, &noted).await;
+        let facts = verdict(&play.log, &noted).await;
         let hit = play.end().await;
         check_floors(&play, &facts, &noted, &hit);
     }

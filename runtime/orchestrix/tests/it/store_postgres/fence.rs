@@ -6,6 +6,7 @@ use sqlx::Executor as _;
 
 use super::owner::{Owner, length, number, run, shards, until_waiting};
 use super::place::Place;
+use crate::harness::in_time;
 
 /// The row that an append of a run locks, locked by hand as an append does.
 const HOLD: &str = "SELECT 1 FROM orchestrix.fences WHERE lane = 0 FOR SHARE";
@@ -98,7 +99,7 @@ async fn a_takeover_races_appends_and_one_of_them_wins() {
         }
         owner = Owner::of(&stores[round % 2]).await;
         let seen = length(&owner.store, &format!("r{round}")).await;
-        let (acknowledged, sent) = loser.await.expect("it was fenced");
+        let (acknowledged, sent) = in_time("the loser's race", loser).await.expect("it was fenced");
         assert_eq!(seen, acknowledged, "round {round}: the winner saw what the loser was told");
         assert_eq!(
             length(&owner.store, &format!("r{round}")).await,

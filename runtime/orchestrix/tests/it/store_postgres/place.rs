@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use orchestrix::store::{Postgres, PostgresOptions};
 use orchestrix_core::ShardCount;
 use orchestrix_testkit::postgres::{OVERRIDE, PostgresServer};
+use orchestrix_testkit::proxy::Proxy;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use tokio::sync::OnceCell;
@@ -138,6 +139,20 @@ impl Place {
     /// Returns how the store opens it in the tests.
     pub async fn options(&self) -> PostgresOptions {
         options(&self.url().await)
+    }
+
+    /// Makes a proxy to its server, and returns how the store opens it through that.
+    pub async fn through_proxy(&self) -> (Proxy, PostgresOptions) {
+        let url = self.url().await;
+        let options: PgConnectOptions = url.parse().expect("the tests' own URL");
+        let server = format!("{}:{}", options.get_host(), options.get_port());
+        let found = tokio::net::lookup_host(&server).await.ok().and_then(|mut found| found.next());
+        let found = found.unwrap_or_else(|| panic!("the proxy needs a server at a port, not at {server}"));
+        let proxy = Proxy::start(found).await.expect("a proxy can be started");
+        let (place, database) = url.rsplit_once('/').expect("the URL of a database has a path");
+        let place = place.replace(&server, &proxy.address().to_string());
+        let name = database.split('?').next().unwrap_or(database);
+        (proxy, self::options(&format!("{place}/{name}?sslmode=disable")))
     }
 
     pub async fn open(&self) -> Postgres {
