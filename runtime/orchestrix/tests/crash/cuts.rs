@@ -14,7 +14,7 @@ use crate::told::whole_log;
 use crate::{report, size, spread};
 
 const APPEND: At = At::Statement("orchestrix.append(");
-const CLAIM: At = At::Statement("orchestrix.claim(");
+const CLAIM: At = At::Statement("orchestrix.claim_in(");
 const LOAD: At = At::Statement("orchestrix.snapshots AS s ON");
 const RENEW: At = At::Statement("SET lease_until");
 

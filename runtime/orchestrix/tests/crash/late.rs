@@ -15,7 +15,7 @@ use crate::told::{Told, whole_log};
 use crate::{report, size};
 
 const APPEND: At = At::Statement("orchestrix.append(");
-const CLAIM: At = At::Statement("orchestrix.claim(");
+const CLAIM: At = At::Statement("orchestrix.claim_in(");
 const RENEW: At = At::Statement("SET lease_until");
 
 /// A node behind a proxy, and nobody but the story itself who sends anything.
