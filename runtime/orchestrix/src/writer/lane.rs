@@ -1,4 +1,4 @@
-//! A lane: takes what has queued up, appends it in one go, tells everybody in it, and goes on.
+//! A lane: takes what has queued up, appends it in one go, and tells everybody in it while the next batch is on its way.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,41 +82,57 @@ impl Tell for TellArbiters {
     }
 }
 
-/// Room for one batch, used again for the next: allocating it afresh cost a tenth of a command.
+/// One batch on its way and back. Its room is used again for a later one: allocating it afresh cost a tenth of a
+/// command.
 #[derive(Default)]
-struct Room {
+struct Round {
     waiting: Vec<Waiting>,
     /// Apart from the rest, since an answer need not be shareable between threads.
     pending: Vec<Box<dyn Pending>>,
+    /// What became of each, once the store has said so.
+    fates: Vec<Fate>,
 }
 
 impl<T: Tell> Lane<T> {
     /// Runs until every sender is gone and the queue is empty.
+    ///
+    /// While a batch is at the store, those in the batch before it hear what became of theirs: the store does not wait
+    /// for that, and nobody is answered before the store has answered for them.
     pub(crate) async fn run(mut self) {
         let mut queued = VecDeque::new();
-        let mut incoming = Vec::new();
-        let mut room = Room::default();
+        let (mut round, mut before) = (Round::default(), Round::default());
         loop {
-            if queued.is_empty() && self.queue.recv_many(&mut incoming, DRAIN_MAX).await == 0 {
-                return;
+            self.gather(&mut queued);
+            if queued.is_empty() {
+                self.tell(&mut before).await;
+                let mut incoming = Vec::new();
+                if self.queue.recv_many(&mut incoming, DRAIN_MAX).await == 0 {
+                    return;
+                }
+                queued.extend(incoming);
+                self.gather(&mut queued);
             }
-            while incoming.len() + queued.len() < DRAIN_MAX
-                && let Ok(append) = self.queue.try_recv()
-            {
-                incoming.push(append);
-            }
-            queued.extend(incoming.drain(..));
             let count = batch::next(&queued, self.limits);
-            self.append(queued.drain(..count), &mut room).await;
+            tokio::join!(self.append(queued.drain(..count), &mut round), self.tell(&mut before));
+            std::mem::swap(&mut round, &mut before);
         }
     }
 
-    async fn append(&self, batch: impl ExactSizeIterator<Item = Append>, room: &mut Room) {
+    /// Takes what has queued up.
+    fn gather(&mut self, queued: &mut VecDeque<Append>) {
+        while queued.len() < DRAIN_MAX
+            && let Ok(append) = self.queue.try_recv()
+        {
+            queued.push_back(append);
+        }
+    }
+
+    async fn append(&self, batch: impl ExactSizeIterator<Item = Append>, round: &mut Round) {
         let started = Instant::now();
         let mut commits = Vec::with_capacity(batch.len());
         for mut append in batch {
             append.commit.epoch = self.ownership.epoch(append.commit.shard);
-            room.waiting.push(Waiting {
+            round.waiting.push(Waiting {
                 stream: append.commit.stream.clone(),
                 shard: append.commit.shard,
                 epoch: append.commit.epoch,
@@ -126,19 +142,19 @@ impl<T: Tell> Lane<T> {
                 names: self.telemetry.names(&append.commit.events),
                 slot: append.slot,
             });
-            room.pending.push(append.pending);
+            round.pending.push(append.pending);
             commits.push(append.commit);
         }
-        let waiting = &room.waiting;
+        let waiting = &round.waiting;
         let mut outcomes = self.store.append(Batch { owner: self.ownership.owner(), commits }).await;
         // A store that answers for too few leaves the rest unknown; that is resolved like any other doubt.
         outcomes.resize(
             waiting.len(),
             CommitOutcome::Unknown { reason: "the store gave no answer for it".into() },
         );
-        let fates = resolve::fates(&*self.store, &self.ownership, waiting, &outcomes, &self.telemetry).await;
-        self.count(waiting, &fates, started);
-        self.tell(room, fates).await;
+        round.fates =
+            resolve::fates(&*self.store, &self.ownership, waiting, &outcomes, &self.telemetry).await;
+        self.count(waiting, &round.fates, started);
     }
 
     fn count(&self, waiting: &[Waiting], fates: &[Fate], started: Instant) {
@@ -153,9 +169,13 @@ impl<T: Tell> Lane<T> {
     }
 
     /// Answers the callers, then tells the aggregates.
-    async fn tell(&self, room: &mut Room, fates: Vec<Fate>) {
-        let mut settlements = Vec::with_capacity(room.waiting.len());
-        for ((waiting, pending), fate) in room.waiting.drain(..).zip(room.pending.drain(..)).zip(fates) {
+    async fn tell(&self, round: &mut Round) {
+        let Round { waiting, pending, fates } = round;
+        if waiting.is_empty() {
+            return;
+        }
+        let mut settlements = Vec::with_capacity(waiting.len());
+        for ((waiting, pending), fate) in waiting.drain(..).zip(pending.drain(..)).zip(fates.drain(..)) {
             note(&mut settlements, waiting.slot, waiting.last, &fate);
             // What is dropped on the way is the user's: a `Drop` that panics must not take the lane with it.
             if let Err(words) = guarded(|| pending.settle(&fate)) {
