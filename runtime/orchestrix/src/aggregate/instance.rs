@@ -6,20 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orchestrix_core::store::{Commit, NewEvent, QuarantineRecord, Receipt};
+use orchestrix_core::store::{Commit, QuarantineRecord, Receipt};
 use orchestrix_core::{
-    Aggregate, CommandId, Context, EncodeError, Epoch, Event, Metadata, Name, ShardId, SnapshotPolicy,
-    StreamId, Timestamp, Version,
+    Aggregate, CommandId, Context, Epoch, Metadata, ShardId, SnapshotPolicy, StreamId, Timestamp, Version,
 };
-
-use serde::Serialize;
 
 use super::dedup::{Memory, Remembered, Reply, Verdict};
 use super::directory::{Local, Slot};
+use super::draft::Draft;
 use super::gate::{Gate, Withheld};
 use super::job::{Deliver, Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
-use super::recovery::{Recovered, Unrecovered, encoder_panicked, guarded, panic_words};
+use super::recovery::{Recovered, Unrecovered, guarded, panic_words};
 use super::snapshotter::{self, Taken};
 use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
@@ -41,59 +39,6 @@ const WEIGH_BYTES_MIN: usize = 4 << 10;
 /// Above this size a snapshot also waits until as many bytes of events have come, so that snapshots at most double
 /// what is written.
 const LARGE_SNAPSHOT_BYTES: u64 = 16 << 10;
-
-/// Events that were decided and encoded, not yet applied.
-pub(crate) struct Draft<E> {
-    pub(crate) events: Vec<E>,
-    stored: Vec<NewEvent>,
-    headers: Option<Arc<[u8]>>,
-    receipt: Vec<u8>,
-    fingerprint: u64,
-    command_id: CommandId,
-    at: Timestamp,
-}
-
-impl<E: Event> Draft<E> {
-    /// Encodes what a command decided, with its reply. An encoder that panics is one that fails.
-    pub(crate) fn new<R: Serialize>(
-        context: &Context,
-        events: Vec<E>,
-        fingerprint: u64,
-        reply: &R,
-    ) -> Result<Self, EncodeError> {
-        let encoded = guarded(|| Ok((Receipt::encode_reply(fingerprint, reply)?, Self::store(&events)?)));
-        let (receipt, stored) =
-            encoded.unwrap_or_else(|words| Err(encoder_panicked("the decision", &words)))?;
-        let headers = context.metadata.encode()?.map(Arc::from);
-        Ok(Self {
-            events,
-            stored,
-            headers,
-            receipt,
-            fingerprint,
-            command_id: context.command_id,
-            at: context.now,
-        })
-    }
-
-    fn store(events: &[E]) -> Result<Vec<NewEvent>, EncodeError> {
-        let mut stored = Vec::with_capacity(events.len());
-        for event in events {
-            let payload = event.encode()?;
-            stored.push(NewEvent {
-                event_type: Name::Borrowed(event.event_type()),
-                schema_version: event.schema_version(),
-                codec: payload.codec,
-                payload: payload.bytes,
-            });
-        }
-        Ok(stored)
-    }
-
-    fn payload_bytes(&self) -> u64 {
-        self.stored.iter().map(|event| event.payload.len() as u64).sum()
-    }
-}
 
 /// What has happened since the last snapshot.
 #[derive(Default)]

@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 
 use super::dedup::Verdict;
 use super::directory::Local;
+use super::draft::Draft;
 use super::gate::Withheld;
-use super::instance::{Draft, Instance};
+use super::instance::Instance;
 use super::recovery::{guarded, panic_words};
 use super::shared::Permit;
 use super::ticket::Ticket;

@@ -5,6 +5,7 @@
 //! | `lifecycle` ◇ | what a resident aggregate does next |
 //! | `gate` ◇ | answers that wait for what they saw to be durable |
 //! | `dedup` ◇ | one effect per command id |
+//! | `draft` | what a command decided, in its stored form |
 //! | `instance` | a state with its life, its gate and its memory: what the actor carries |
 //! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
 //! | `ticket` | whether work that timed out was looked at |
@@ -22,6 +23,7 @@ mod actor;
 mod arbiter;
 mod dedup;
 mod directory;
+mod draft;
 mod gate;
 mod instance;
 mod job;
