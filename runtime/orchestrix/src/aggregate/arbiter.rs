@@ -14,7 +14,7 @@ use super::job::Deliver;
 use super::shared::Shared;
 use crate::writer::{Lane, Settlement, Tell};
 
-/// The messages that one round takes from the inbox before the actors run.
+/// The messages that one round takes from the inbox before lanes, loads and endings have their turn.
 const ROUND_MAX: usize = 256;
 
 /// Finds a resident aggregate in the table of its type.
@@ -110,7 +110,7 @@ async fn serve(local: Rc<Local>, mut inbox: mpsc::Receiver<Inbox>) {
             }
         }
         local.passivate_evicted();
-        // The actors run before the next round, however full the inbox is.
+        // Lanes, loads and endings come before the next round, however full the inbox is.
         tokio::task::yield_now().await;
     }
 }

@@ -23,7 +23,7 @@ use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
 use crate::writer::{Append, Fate, Loss, Pending, Settlement};
 
-/// What every resident aggregate weighs besides its state: actor, mailbox, directory and residency entries.
+/// What every resident aggregate weighs besides its state: actor, directory and residency entries.
 /// Measured with `loadtest footprint`.
 const OVERHEAD_BYTES: usize = 2_048;
 

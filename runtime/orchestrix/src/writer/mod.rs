@@ -7,7 +7,7 @@
 //! | `resolve` | finds out what became of a commit whose outcome the store did not know |
 //!
 //! Promises: commits of one stream are appended in the order in which they were queued; nobody hears *done* before
-//! the store said so; an unknown outcome is resolved before the lane touches anything else.
+//! the store said so; an unknown outcome is resolved before the lane appends anything else.
 
 mod batch;
 mod lane;
