@@ -109,7 +109,7 @@ async fn a_wrong_byte_in_an_interrupted_backup_is_found_when_it_goes_on() {
     let room = Room::new(Kind::Memory);
     place::fill(&room.open().await, 60).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    interrupted(Backup::new(room.open().await, folder.path()).part_events(4)).await;
+    interrupted(room.open().await, folder.path(), 4).await;
     let files = files(folder.path());
     let kinds = ["begun.json", "shard"].map(|kind| files.iter().find(|path| name(path).starts_with(kind)));
     for path in kinds.map(|path| path.expect("it was left behind")) {

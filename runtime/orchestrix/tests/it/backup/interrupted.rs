@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrix::core::store::ClaimError;
-use orchestrix::core::{Incarnation, ShardId, Timestamp};
+use orchestrix::core::{EventStore, Incarnation, ShardId, Timestamp};
 use orchestrix::ops::backup::{Backup, BackupError, Progress, Restore, verify};
 use tokio::sync::Notify;
 
@@ -23,14 +24,31 @@ fn half_way() -> (Progress, Arc<Notify>) {
     (progress, half)
 }
 
-/// Begins a backup and drops it half-way.
-pub(super) async fn interrupted(backup: Backup) {
+/// How long a folder must stay as it is to count as left alone. A write that was under way when its backup was dropped
+/// still comes to its end.
+const REST: Duration = Duration::from_millis(100);
+
+/// Begins a backup of a store in a folder and drops it half-way.
+pub(super) async fn interrupted(store: Arc<dyn EventStore>, folder: &Path, part_events: u64) {
     let (progress, half) = half_way();
+    let backup = Backup::new(store, folder).part_events(part_events).progress(progress);
     tokio::select! {
         biased;
         () = half.notified() => {}
-        taken = backup.progress(progress).take() => panic!("it came to its end: {taken:?}"),
+        taken = backup.take() => panic!("it came to its end: {taken:?}"),
     }
+    let mut before = None;
+    while before.as_ref() != Some(&contents(folder)) {
+        before = Some(contents(folder));
+        tokio::time::sleep(REST).await;
+    }
+}
+
+/// Returns every file with its size.
+fn contents(folder: &Path) -> BTreeMap<std::ffi::OsString, Option<u64>> {
+    let entries = std::fs::read_dir(folder).expect("reads").map(|entry| entry.expect("an entry"));
+    // One that has just got its final name has no size under the old one.
+    entries.map(|entry| (entry.file_name(), entry.metadata().ok().map(|data| data.len()))).collect()
 }
 
 /// Returns the complete parts, with what changes when a file is written again.
@@ -52,7 +70,7 @@ async fn an_interrupted_backup_goes_on_with_its_complete_parts_and_its_own_momen
         place::fill(&room.open().await, 120).await;
         let log = log_of(room.open().await.as_ref()).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        interrupted(Backup::new(room.open().await, folder.path()).part_events(5)).await;
+        interrupted(room.open().await, folder.path(), 5).await;
         let error = verify(folder.path(), None).await.expect_err("it is not complete");
         assert!(matches!(error, BackupError::NoManifest { .. }), "{error}");
         let before = parts(folder.path());
@@ -78,7 +96,7 @@ async fn a_backup_does_not_go_on_with_that_of_another_log() {
     let (one, other) = (Room::new(Kind::Memory), Room::new(Kind::Memory));
     place::fill(&one.open().await, 60).await;
     place::fill(&other.open().await, 60).await;
-    interrupted(Backup::new(one.open().await, folder.path()).part_events(5)).await;
+    interrupted(one.open().await, folder.path(), 5).await;
     let error = Backup::new(other.open().await, folder.path()).take().await.expect_err("it is another log");
     assert!(matches!(error, BackupError::OtherLog { .. }), "{error}");
     Backup::new(one.open().await, folder.path()).take().await.expect("it goes on with its own");
