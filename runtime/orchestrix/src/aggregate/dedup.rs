@@ -4,30 +4,12 @@
 //! the snapshot, so it survives passivation, restart and failover. It is bounded by count and by age. What falls out
 //! leaves a horizon: an id made before it can be neither repeated nor run again with certainty.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use orchestrix_core::{CommandId, Timestamp, Version};
+use orchestrix_core::{CommandId, Timestamp};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
-/// One command that stored events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    /// The command's id.
-    pub(crate) id: CommandId,
-    /// Tells two bodies under one id apart.
-    pub(crate) fingerprint: u64,
-    /// The version of its last event.
-    pub(crate) version: Version,
-    /// When it was decided.
-    pub(crate) at: Timestamp,
-    /// The reply as JSON.
-    pub(crate) reply: Reply,
-}
-
-/// A reply as JSON. Most are a number or a short object, which then need no memory of their own.
-pub(crate) type Reply = SmallVec<[u8; 16]>;
+use super::remembered::{Entries, Remembered};
 
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +33,6 @@ pub(crate) enum Verdict<'a> {
     Expired,
 }
 
-/// Up to this many commands a scan beats an index. Above it, the first command that may be a retry builds the index.
-const SCAN_MAX: usize = 64;
-
 /// How far the clock that makes ids may be ahead of the node's. An id from further in the future is taken for one that
 /// does not tell its age: as a horizon it would make everybody else's ids expire.
 const CLOCK_AHEAD_MAX: Duration = Duration::from_mins(1);
@@ -61,33 +40,27 @@ const CLOCK_AHEAD_MAX: Duration = Duration::from_mins(1);
 /// What one aggregate remembers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Memory {
-    entries: VecDeque<Remembered>,
-    /// How many entries were forgotten: the place of the first one that is left.
+    entries: Entries,
+    /// How many were forgotten.
     forgotten: u64,
     /// When the youngest id that was forgotten was made, among those that tell their age.
     horizon: Option<Timestamp>,
     /// When the youngest id that ever was remembered was made, among those that tell their age. An id that was made
     /// after it cannot be one of them, which spares most commands the search.
     newest: Option<Timestamp>,
-    /// Only when there are many: most aggregates remember a few.
-    #[serde(skip)]
-    index: Option<HashMap<CommandId, u64>>,
 }
 
 impl Memory {
     /// Decides about a command whose id may have been used before.
     pub(crate) fn check(
-        &mut self,
+        &self,
         id: CommandId,
         fingerprint: u64,
         now: Timestamp,
         window: Window,
     ) -> Verdict<'_> {
         let is_younger = id.made_at() > self.newest;
-        if !is_younger {
-            self.build_index();
-        }
-        let known = if is_younger { None } else { self.find(id) };
+        let known = if is_younger { None } else { self.entries.find(id) };
         match known {
             Some(entry) if entry.fingerprint == fingerprint => Verdict::Repeat(entry),
             Some(_) => Verdict::Reused,
@@ -106,36 +79,12 @@ impl Memory {
             self.forget();
         }
         self.newest = self.newest.max(command.id.made_at());
-        if let Some(index) = &mut self.index {
-            index.insert(command.id, self.forgotten + self.entries.len() as u64);
-        }
-        if self.entries.len() == self.entries.capacity() {
-            // A quarter more, not twice as much: most aggregates rest after a command or two, and in those that do not
-            // the memory of commands is the largest part.
-            self.entries.reserve_exact(1 + self.entries.len() / 4);
-        }
         self.entries.push_back(command);
     }
 
     /// Returns a measure of the memory that it takes, in bytes.
     pub(crate) fn weight_bytes(&self) -> usize {
-        let index = self.index.as_ref().map_or(0, |index| index.capacity() * 32);
-        self.entries.capacity() * size_of::<Remembered>() + index
-    }
-
-    fn build_index(&mut self) {
-        if self.index.is_none() && self.entries.len() > SCAN_MAX {
-            let places = self.entries.iter().zip(self.forgotten..).map(|(entry, place)| (entry.id, place));
-            self.index = Some(places.collect());
-        }
-    }
-
-    fn find(&self, id: CommandId) -> Option<&Remembered> {
-        let Some(index) = &self.index else {
-            return self.entries.iter().rev().find(|entry| entry.id == id);
-        };
-        let place = index.get(&id)? - self.forgotten;
-        self.entries.get(usize::try_from(place).ok()?)
+        self.entries.weight_bytes()
     }
 
     fn is_beyond(&self, id: CommandId, now: Timestamp, window: Window) -> bool {
@@ -150,9 +99,6 @@ impl Memory {
         let Some(entry) = self.entries.pop_front() else { return };
         self.forgotten += 1;
         self.horizon = self.horizon.max(entry.made_at());
-        if let Some(index) = &mut self.index {
-            index.remove(&entry.id);
-        }
     }
 }
 
@@ -165,8 +111,11 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use orchestrix_core::Version;
     use uuid::Uuid;
+
+    use super::*;
+    use crate::aggregate::remembered::Reply;
 
     const WINDOW: Window = Window { commands_max: 100, age_max: Duration::from_secs(1_000) };
 
@@ -194,7 +143,7 @@ mod tests {
         memory.remember(Remembered { id, fingerprint: number, version, at, reply }, WINDOW);
     }
 
-    fn check(memory: &mut Memory, number: u64, fingerprint: u64, now: i64) -> &'static str {
+    fn check(memory: &Memory, number: u64, fingerprint: u64, now: i64) -> &'static str {
         match memory.check(id(number, number), fingerprint, at(now), WINDOW) {
             Verdict::New => "new",
             Verdict::Repeat(entry) if entry.version == Version::new(number) => "repeat",
@@ -205,30 +154,30 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_command_is_found_with_and_without_an_index() {
+    fn a_repeated_command_is_found_among_few_and_many() {
         for commands in [1, 64, 65, 100, 150] {
-            let mut memory = memory(commands);
+            let memory = memory(commands);
             for number in commands.saturating_sub(99).max(1)..=commands {
-                assert_eq!(check(&mut memory, number, number, 150), "repeat", "{number} of {commands}");
+                assert_eq!(check(&memory, number, number, 150), "repeat", "{number} of {commands}");
             }
-            assert_eq!(check(&mut memory, commands, 0, 150), "reused");
-            assert_eq!(check(&mut memory, 151, 151, 151), "new");
+            assert_eq!(check(&memory, commands, 0, 150), "reused");
+            assert_eq!(check(&memory, 151, 151, 151), "new");
         }
     }
 
     #[test]
     fn what_was_forgotten_by_count_is_expired_and_not_run_again() {
-        let mut memory = memory(101);
-        assert_eq!(check(&mut memory, 1, 1, 150), "expired");
-        assert_eq!(check(&mut memory, 2, 2, 150), "repeat");
+        let memory = memory(101);
+        assert_eq!(check(&memory, 1, 1, 150), "expired");
+        assert_eq!(check(&memory, 2, 2, 150), "repeat");
     }
 
     #[test]
     fn what_is_older_than_the_window_is_expired() {
-        let mut memory = memory(1);
-        assert_eq!(check(&mut memory, 2, 2, 1_003), "expired");
-        assert_eq!(check(&mut memory, 4, 4, 1_003), "new");
-        assert_eq!(check(&mut memory, 1, 1, 1_003), "repeat", "still remembered, so still answered");
+        let memory = memory(1);
+        assert_eq!(check(&memory, 2, 2, 1_003), "expired");
+        assert_eq!(check(&memory, 4, 4, 1_003), "new");
+        assert_eq!(check(&memory, 1, 1, 1_003), "repeat", "still remembered, so still answered");
     }
 
     #[test]
@@ -236,7 +185,7 @@ mod tests {
         let mut memory = memory(1);
         remember(&mut memory, 2_000);
         assert_eq!(memory.entries.len(), 1);
-        assert_eq!(check(&mut memory, 1, 1, 500), "expired");
+        assert_eq!(check(&memory, 1, 1, 500), "expired");
     }
 
     #[test]
@@ -254,12 +203,12 @@ mod tests {
             remember(&mut memory, number);
         }
         assert_eq!(memory.horizon, None, "the id was forgotten and moved nothing");
-        assert_eq!(check(&mut memory, 102, 102, 102), "new");
+        assert_eq!(check(&memory, 102, 102, 102), "new");
     }
 
     #[test]
     fn an_id_of_another_version_is_new_once_forgotten() {
-        let mut memory = memory(101);
+        let memory = memory(101);
         let id = CommandId::from_uuid(Uuid::from_u128(4 << 76));
         assert_eq!(memory.check(id, 0, at(150), WINDOW), Verdict::New);
     }
@@ -274,18 +223,18 @@ mod tests {
             WINDOW,
         );
         assert!(matches!(memory.check(other, 7, at(11), WINDOW), Verdict::Repeat(_)), "it tells no age");
-        assert_eq!(check(&mut memory, 10, 10, 11), "repeat");
+        assert_eq!(check(&memory, 10, 10, 11), "repeat");
         assert_eq!(memory.check(id(10, 77), 0, at(11), WINDOW), Verdict::New, "made in the same instant");
-        assert_eq!(check(&mut memory, 11, 11, 11), "new");
+        assert_eq!(check(&memory, 11, 11, 11), "new");
     }
 
     #[test]
     fn the_memory_survives_its_codec() {
         let memory = memory(150);
         let bytes = orchestrix_core::codec::bincode::encode("memory", &memory).expect("encodes");
-        let mut back: Memory = orchestrix_core::codec::bincode::decode("memory", &bytes).expect("decodes");
+        let back: Memory = orchestrix_core::codec::bincode::decode("memory", &bytes).expect("decodes");
         assert_eq!(
-            (check(&mut back, 150, 150, 150), check(&mut back, 51, 51, 150), check(&mut back, 50, 50, 150)),
+            (check(&back, 150, 150, 150), check(&back, 51, 51, 150), check(&back, 50, 50, 150)),
             ("repeat", "repeat", "expired")
         );
     }

@@ -11,13 +11,14 @@ use orchestrix_core::{
     Aggregate, CommandId, Context, Epoch, Metadata, ShardId, SnapshotPolicy, StreamId, Timestamp, Version,
 };
 
-use super::dedup::{Memory, Remembered, Reply, Verdict};
+use super::dedup::{Memory, Verdict};
 use super::directory::{Local, Slot};
 use super::draft::Draft;
 use super::gate::{Gate, Withheld};
 use super::job::{Deliver, Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
 use super::recovery::{Recovered, Unrecovered, guarded, panic_words};
+use super::remembered::{Remembered, Reply};
 use super::snapshotter::{self, Taken};
 use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
@@ -31,7 +32,7 @@ const OVERHEAD_BYTES: usize = 2_048;
 const PASSIVATION_EVENTS_MIN: u64 = 16;
 
 /// A remembered command, in bytes: its entry and a short reply.
-const REMEMBERED_BYTES: usize = 88;
+const REMEMBERED_BYTES: usize = 72;
 
 /// An aggregate is weighed again when this many bytes were applied to it, or a quarter of its weight if that is more.
 const WEIGH_BYTES_MIN: usize = 4 << 10;

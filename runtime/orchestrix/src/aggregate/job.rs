@@ -1,7 +1,7 @@
 //! Work on its way to an aggregate and its answer on the way back.
 //!
 //! A job is one allocation that travels: made by the caller, delivered on the aggregate's arbiter, run by the actor.
-//! Its [`Ticket`] tells the caller for certain whether work that timed out was looked at.
+//! Its [`Answer`] leads back to the caller, and tells for certain whether work that timed out was looked at.
 
 use std::any::type_name;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,16 +13,14 @@ use orchestrix_core::{
     Aggregate, Command, CommandId, Context, DecodeError, Epoch, Event, Handle, Metadata, ShardId, Timestamp,
     Version,
 };
-use tokio::sync::oneshot;
 
+use super::call::Answer;
 use super::dedup::Verdict;
 use super::directory::Local;
 use super::draft::Draft;
 use super::gate::Withheld;
 use super::instance::Instance;
 use super::recovery::{guarded, panic_words};
-use super::shared::Permit;
-use super::ticket::Ticket;
 use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::node::Done;
 use crate::telemetry::traces;
@@ -72,21 +70,7 @@ pub(crate) enum Ran<A: Aggregate> {
 /// The part that every job has.
 pub(crate) struct Envelope<T> {
     pub(crate) route: Route,
-    pub(crate) ticket: Arc<Ticket>,
     pub(crate) answer: Answer<T>,
-}
-
-/// The way back to the caller. A caller who has gone is no error: nobody is left to tell.
-pub(crate) struct Answer<T> {
-    pub(crate) caller: oneshot::Sender<T>,
-    pub(crate) permit: Permit,
-}
-
-impl<T> Answer<T> {
-    fn give(self, value: T) {
-        drop(self.permit);
-        let _ = self.caller.send(value);
-    }
 }
 
 /// A command.
@@ -139,7 +123,7 @@ impl<A: Handle<C>, C: Command> Job<A> for Typed<A, CommandJob<C>> {
             traces::adopt(&span, traceparent);
         }
         let _entered = span.entered();
-        if let Err(why) = self.0.envelope.ticket.start() {
+        if let Err(why) = self.0.envelope.answer.start() {
             self.refuse(why);
             return Ran::Answered;
         }
@@ -326,7 +310,7 @@ where
 
     fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
         let ReadJob { envelope, view } = self.0;
-        if let Err(why) = envelope.ticket.start() {
+        if let Err(why) = envelope.answer.start() {
             envelope.answer.give(Err(why));
             return Ran::Answered;
         }
@@ -375,7 +359,7 @@ impl<A: Aggregate> Job<A> for Typed<A, SaveJob<A::Event>> {
     }
 
     fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
-        if let Err(why) = self.0.envelope.ticket.start() {
+        if let Err(why) = self.0.envelope.answer.start() {
             self.refuse(why);
             return Ran::Answered;
         }

@@ -5,10 +5,11 @@
 //! | `lifecycle` ◇ | what a resident aggregate does next |
 //! | `gate` ◇ | answers that wait for what they saw to be durable |
 //! | `dedup` ◇ | one effect per command id |
+//! | `remembered` ◇ | the commands that one aggregate remembers |
 //! | `draft` | what a command decided, in its stored form |
 //! | `instance` | a state with its life, its gate and its memory: what the actor carries |
 //! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
-//! | `ticket` | whether work that timed out was looked at |
+//! | `call` | one piece of work between its caller and whoever answers it |
 //! | `recovery` | from snapshot and events to a state |
 //! | `actor` | the actix shell around an instance |
 //! | `directory` | who is resident on one arbiter; hands work to actors |
@@ -21,6 +22,7 @@
 
 mod actor;
 mod arbiter;
+mod call;
 mod dedup;
 mod directory;
 mod draft;
@@ -29,17 +31,17 @@ mod instance;
 mod job;
 mod lifecycle;
 mod recovery;
+mod remembered;
 mod residency;
 mod shared;
 mod snapshotter;
-mod ticket;
 
 pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
+pub(crate) use call::{Unanswered, Waiting, open as open_call};
 pub(crate) use dedup::{Memory, Window};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
-    Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Typed,
-    events_fingerprint,
+    CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Typed, events_fingerprint,
 };
 pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
@@ -48,4 +50,3 @@ pub(crate) use snapshotter::{
     QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, check as check_snapshot, open as open_snapshot,
     take as take_snapshot,
 };
-pub(crate) use ticket::Ticket;

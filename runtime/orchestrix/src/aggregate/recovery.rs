@@ -13,8 +13,9 @@ use orchestrix_core::{
     Aggregate, DecodeError, EncodeError, Event, EventStore, SnapshotDefect, StreamId, Version,
 };
 
-use super::dedup::{Memory, Remembered, Window};
+use super::dedup::{Memory, Window};
 use super::lifecycle::Ending;
+use super::remembered::Remembered;
 use super::shared::Shared;
 use super::snapshotter;
 use crate::telemetry::TypeTelemetry;

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use orchestrix_core::codec::bincode;
 use orchestrix_core::store::BoxFuture;
 use orchestrix_core::{Aggregate, Command, CommandId, Epoch, Handle, Metadata, ShardId, Version, check_key};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::running::Running;
 use super::{Consistency, NodeStatus};
 use crate::aggregate::{
-    Answer, CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen,
-    Ticket, Typed, events_fingerprint,
+    CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen, Typed,
+    Unanswered, Waiting, events_fingerprint, open_call,
 };
 use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::telemetry::CommandOutcome;
@@ -145,7 +145,7 @@ impl<A: Aggregate> AggregateRef<A> {
     }
 
     /// Puts a job into the inbox of the aggregate's arbiter.
-    fn submit<J, T>(&self, deadline: Instant, make: impl FnOnce(Envelope<T>) -> J) -> Sent<T>
+    fn submit<J, T>(&self, deadline: Instant, make: impl FnOnce(Envelope<T>) -> J) -> Submitted<T>
     where
         Typed<A, J>: Deliver + 'static,
     {
@@ -160,13 +160,12 @@ impl<A: Aggregate> AggregateRef<A> {
             NodeStatus::Draining | NodeStatus::Stopped => return Err(NotAttempted::ShuttingDown),
         }
         let permit = running.in_flight.enter()?;
-        let ticket = Ticket::new(deadline);
-        let (caller, answer) = oneshot::channel();
+        let (waiting, answer) = open_call(deadline, permit);
         let route = Route { type_index, id: Arc::clone(&self.id), shard: self.shard };
-        let envelope = Envelope { route, ticket: Arc::clone(&ticket), answer: Answer { caller, permit } };
+        let envelope = Envelope { route, answer };
         let job: Box<dyn Deliver> = Box::new(Typed::<A, J>(make(envelope), PhantomData));
         match running.arbiter(self.shard).try_send(Inbox::Deliver(job)) {
-            Ok(()) => Ok(Waiting { answer, ticket, deadline, timer: None }),
+            Ok(()) => Ok(Sent { waiting, timer: None }),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(NotAttempted::ShuttingDown),
             Err(mpsc::error::TrySendError::Full(_)) => {
                 let limit = running.arbiter(self.shard).max_capacity();
@@ -176,20 +175,12 @@ impl<A: Aggregate> AggregateRef<A> {
     }
 }
 
-type Sent<T> = Result<Waiting<T>, NotAttempted>;
+type Submitted<T> = Result<Sent<T>, NotAttempted>;
 
-/// A caller that waits. Dropped, it takes the job back if nobody has looked at it yet.
-struct Waiting<T> {
-    answer: oneshot::Receiver<T>,
-    ticket: Arc<Ticket>,
-    deadline: Instant,
+/// Work that is on its way, and its caller's timer.
+struct Sent<T> {
+    waiting: Waiting<T>,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl<T> Drop for Waiting<T> {
-    fn drop(&mut self) {
-        self.ticket.abandon();
-    }
 }
 
 /// No answer came.
@@ -198,24 +189,26 @@ enum NoAnswer {
     Unknown(&'static str),
 }
 
-impl<T> Waiting<T> {
+impl<T> Sent<T> {
     async fn answer(mut self) -> Result<T, NoAnswer> {
         poll_fn(|context| self.poll_answer(context)).await
     }
 
     /// Looks for the answer first; the timer is set only for work that is not answered at once.
     fn poll_answer(&mut self, context: &mut task::Context<'_>) -> Poll<Result<T, NoAnswer>> {
-        if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
+        if let Poll::Ready(answer) = self.waiting.poll(context) {
             return Poll::Ready(match answer {
                 Ok(answer) => Ok(answer),
-                Err(_) if self.ticket.abandon() => Err(NoAnswer::NotAttempted(NotAttempted::ShuttingDown)),
-                Err(_) => Err(NoAnswer::Unknown("the node stopped while it was under way")),
+                Err(Unanswered) if self.waiting.abandon() => {
+                    Err(NoAnswer::NotAttempted(NotAttempted::ShuttingDown))
+                }
+                Err(Unanswered) => Err(NoAnswer::Unknown("the node stopped while it was under way")),
             });
         }
-        let deadline = self.deadline;
+        let deadline = self.waiting.deadline();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(if self.ticket.abandon() {
+        Poll::Ready(Err(if self.waiting.abandon() {
             NoAnswer::NotAttempted(NotAttempted::DeadlineExceeded)
         } else {
             NoAnswer::Unknown("no answer came before the deadline")
@@ -228,7 +221,7 @@ pub(super) struct Reading<R> {
     running: Arc<Running>,
     type_index: Option<usize>,
     shard: ShardId,
-    sent: Sent<Result<Seen<R>, NotAttempted>>,
+    sent: Submitted<Result<Seen<R>, NotAttempted>>,
 }
 
 impl<R> Reading<R> {
@@ -334,7 +327,7 @@ impl<A: Handle<C>, C: Command> Sending<A, C> {
 /// A command under way: its reply with version, epoch and id. See [`Sending::receipt`].
 #[must_use = "await it to hear what became of the command"]
 pub struct Receipt<C: Command> {
-    sent: Option<Sent<CommandAnswer<C>>>,
+    sent: Option<Submitted<CommandAnswer<C>>>,
     command_id: CommandId,
     running: Arc<Running>,
     type_index: Option<usize>,
