@@ -10,7 +10,8 @@ use crate::cli::{Common, CompareArgs, StoreKind};
 use crate::database::Database;
 use crate::driver::Load;
 use crate::histogram::median;
-use crate::limit::{self, Shape, asks};
+use crate::limit::asks::{self, Books};
+use crate::limit::{self, Shape};
 use crate::measure::{Measured, measure, with_settings};
 use crate::naive;
 use crate::report::{Chart, Report, Section, per_second, ratio};
@@ -19,6 +20,8 @@ use crate::report::{Chart, Report, Section, per_second, ratio};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Limit,
+    /// The limit in memory, with callers that only count.
+    WithoutBooks,
     Naive,
     Run,
 }
@@ -27,6 +30,7 @@ enum Part {
 #[derive(Debug, Default)]
 struct Rounds {
     limit: Vec<f64>,
+    without_books: Vec<f64>,
     naive: Vec<f64>,
     runs: Vec<Measured>,
 }
@@ -66,7 +70,7 @@ pub(super) async fn compare(common: &Common, args: &CompareArgs) -> anyhow::Resu
 /// Returns the parts of a round; each round begins with another one.
 fn order(store: StoreKind, round: u8) -> Vec<Part> {
     let mut parts = match store {
-        StoreKind::Memory => vec![Part::Limit, Part::Run],
+        StoreKind::Memory => vec![Part::Limit, Part::WithoutBooks, Part::Run],
         StoreKind::Sqlite | StoreKind::Postgres => vec![Part::Limit, Part::Naive, Part::Run],
     };
     let first = usize::from(round) % parts.len();
@@ -83,7 +87,8 @@ impl Rounds {
         shape: Option<Shape>,
     ) -> anyhow::Result<()> {
         match (part, shape) {
-            (Part::Limit, None) => self.limit.push(asks::measure(load).await?),
+            (Part::Limit, None) => self.limit.push(asks::measure(load, Books::Kept).await?),
+            (Part::WithoutBooks, _) => self.without_books.push(asks::measure(load, Books::Counted).await?),
             (Part::Limit, Some(shape)) => self.limit.push(shape.measure(common, load).await?),
             (Part::Naive, _) => self.naive.push(naive::measure(common, load).await?),
             (Part::Run, _) => {
@@ -116,6 +121,19 @@ impl Rounds {
         self.runs.iter().enumerate().map(round).collect()
     }
 
+    /// Adds what bare asks are worth when their callers write nothing down.
+    fn bare(&self, run: &Measured, section: Section) -> Section {
+        let Some(bare) = median(self.without_books.iter().copied()) else { return section };
+        let to_bare = run.commands_per_s / bare;
+        section
+            .noted("without books", per_second(bare), "the same asks by callers that only count them")
+            .noted(
+                "runtime to that",
+                ratio(to_bare),
+                "what the callers of a run write down counts against it",
+            )
+    }
+
     fn report(&self, common: &Common, load: &Load, shape: Option<Shape>) -> Report {
         let run = self.middle_run();
         let limit = median(self.limit.iter().copied()).unwrap_or_default();
@@ -125,7 +143,7 @@ impl Rounds {
             to_naive: naive.map(|naive| run.commands_per_s / naive),
         };
         let report = Report::new(format!("loadtest compare on {}", common.store.name()))
-            .section(medians(run, limit, naive, shape, ratios));
+            .section(self.bare(run, medians(run, limit, naive, shape, ratios)));
         let report = self
             .rounds()
             .iter()
@@ -134,24 +152,25 @@ impl Rounds {
         let report = run.report(report, common, load).checked(self.check());
         let report = run.charts().into_iter().fold(report.chart(bars(run, limit, naive)), Report::chart);
         report
-            .key("limit", limit_json(limit, shape))
+            .key("limit", limit_json(limit, shape, median(self.without_books.iter().copied())))
             .key("naive", naive.map(|naive| serde_json::json!({ "commands_per_s": naive })))
             .key("ratio", ratios)
             .key("rounds", self.rounds())
     }
 }
 
-fn limit_json(limit: f64, shape: Option<Shape>) -> serde_json::Value {
+fn limit_json(limit: f64, shape: Option<Shape>, without_books: Option<f64>) -> serde_json::Value {
     serde_json::json!({
         "events_per_s": limit,
         "batch_events": shape.map(Shape::batch),
+        "without_books_per_s": without_books,
         "shape": shape.map(|shape| shape.to_string()),
     })
 }
 
 fn medians(run: &Measured, limit: f64, naive: Option<f64>, shape: Option<Shape>, ratios: Ratio) -> Section {
     let what = shape.map_or_else(
-        || "bare asks to bare actors".to_owned(),
+        || "bare asks to bare actors by callers that keep the same books".to_owned(),
         |shape| format!("raw appends, {shape}, nothing else"),
     );
     let section = Section::new("Medians")
@@ -192,7 +211,7 @@ mod tests {
         assert_eq!(firsts, [Part::Limit, Part::Naive, Part::Run]);
         for round in 0..7 {
             assert_eq!(order(StoreKind::Postgres, round).len(), 3);
-            assert_eq!(order(StoreKind::Memory, round).len(), 2);
+            assert_eq!(order(StoreKind::Memory, round).len(), 3);
         }
     }
 }

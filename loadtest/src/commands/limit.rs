@@ -5,7 +5,10 @@ use serde_json::json;
 use crate::cli::{Common, LimitArgs, StoreKind};
 use crate::driver::Load;
 use crate::histogram::median;
-use crate::limit::{Shape, asks};
+use crate::limit::{
+    Shape,
+    asks::{self, Books},
+};
 use crate::measure::with_settings;
 use crate::report::{Chart, Report, Section, per_second};
 
@@ -33,11 +36,13 @@ pub(super) async fn limit(common: &Common, args: &LimitArgs) -> anyhow::Result<R
 }
 
 async fn of_asks(load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {
-    let mut rates = Vec::new();
+    let (mut kept, mut counted) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        rates.push(asks::measure(load).await?);
+        kept.push(asks::measure(load, Books::Kept).await?);
+        counted.push(asks::measure(load, Books::Counted).await?);
     }
-    Ok(vec![("bare asks".into(), median(rates).unwrap_or_default())])
+    let named = |name: &str, rates| (name.to_owned(), median(rates).unwrap_or_default());
+    Ok(vec![named("bare asks", kept), named("bare asks without books", counted)])
 }
 
 async fn of_shapes(common: &Common, load: &Load, rounds: u8) -> anyhow::Result<Vec<(String, f64)>> {

@@ -7,8 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::caller::perform;
-use super::record::Timing;
-use super::{Caller, Choice, Load, Record, Stage, Window};
+use super::{Caller, Choice, Load, Record, Stage, Timing, Window};
 
 /// How many answers a caller collects before it adds them to the live count, so that callers seldom meet there.
 const LIVE_STEP: u64 = 8;
@@ -64,9 +63,7 @@ impl Caller {
         let operation = self.choose(sent)?;
         let answer = perform(self.stage(), operation).await;
         let now = Instant::now();
-        let (took, counts) = (now - sent, window.contains(sent));
-        let answered_in_window = window.contains(now);
-        record.write(answer, Timing { since_due: took, since_sent: took, counts, answered_in_window });
+        record.write(answer, Timing::closed(sent, now, window));
         Some(now)
     }
 }

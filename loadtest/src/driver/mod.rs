@@ -24,9 +24,9 @@ use orchestrix::Node;
 use orchestrix::core::{Clock as _, SystemClock};
 use tokio::time::Instant;
 
-pub(crate) use caller::{Caller, Choice};
+pub(crate) use caller::{Answer, Caller, Choice};
 pub(crate) use monitor::{Goal, Monitor, Trace};
-pub(crate) use record::{Ack, Outcomes, Record};
+pub(crate) use record::{Ack, Outcomes, Record, Timing};
 
 use crate::cli::Common;
 use crate::scenario::{CounterId, RunTag, Spread, counter_id, counter_ids};

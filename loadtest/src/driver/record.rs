@@ -3,7 +3,9 @@
 use orchestrix::core::CommandId;
 use serde::Serialize;
 use std::time::Duration;
+use tokio::time::Instant;
 
+use super::Window;
 use super::caller::Answer;
 use crate::histogram::Latencies;
 
@@ -61,9 +63,18 @@ pub(crate) struct Timing {
     pub(crate) answered_in_window: bool,
 }
 
-/// Acknowledgements that a book has room for from the start: it grows seldom while the clock runs, and a page of memory
-/// that is not written to costs nothing.
-const ACKS_ROOM: usize = 2_048;
+impl Timing {
+    /// Of an operation of a closed loop, which is due when it is sent.
+    pub(crate) fn closed(sent: Instant, answered: Instant, window: Window) -> Self {
+        let took = answered - sent;
+        let (counts, answered_in_window) = (window.contains(sent), window.contains(answered));
+        Self { since_due: took, since_sent: took, counts, answered_in_window }
+    }
+}
+
+/// Acknowledgements on one page of a book. A full page is put aside and never moved: a book that grew by copying would
+/// touch three times the memory, on the time of what is measured.
+const ACKS_PAGE: usize = 512;
 
 /// One caller's book, or all of them merged.
 #[derive(Clone, Debug)]
@@ -84,6 +95,8 @@ pub(crate) struct Record {
     pub(crate) reads_in_window: u64,
     /// Everything that was acknowledged, also outside the measured time.
     pub(crate) acks: Vec<Ack>,
+    /// Full pages of a caller's own book; a merged one has them all in `acks`.
+    full: Vec<Vec<Ack>>,
     /// Replies that do not fit the version they came with, or that claim to repeat an earlier answer.
     pub(crate) wrong_replies: u64,
     /// Why the first operation failed that failed.
@@ -102,16 +115,24 @@ impl Record {
             unsent: 0,
             commands_in_window: 0,
             reads_in_window: 0,
-            acks: Vec::with_capacity(ACKS_ROOM),
+            acks: Vec::with_capacity(ACKS_PAGE),
+            full: Vec::new(),
             wrong_replies: 0,
             first_failure: None,
         }
     }
 
+    fn note(&mut self, ack: Ack) {
+        if self.acks.len() >= ACKS_PAGE {
+            self.full.push(std::mem::replace(&mut self.acks, Vec::with_capacity(ACKS_PAGE)));
+        }
+        self.acks.push(ack);
+    }
+
     /// Writes down one answer.
     pub(crate) fn write(&mut self, answer: Answer, timing: Timing) {
         if let Answer::Added { ack, reply, duplicate } = answer {
-            self.acks.push(ack);
+            self.note(ack);
             self.wrong_replies += u64::from(duplicate || reply != u64::from(ack.version));
             self.commands_in_window += u64::from(timing.answered_in_window);
         } else if matches!(answer, Answer::Read) {
@@ -157,6 +178,7 @@ impl Record {
 
     /// Takes over only what the check needs: what ran before the measured time does not count.
     pub(crate) fn keep_acks_of(&mut self, mut other: Self) {
+        self.acks.extend(other.full.drain(..).flatten());
         self.acks.append(&mut other.acks);
         self.wrong_replies += other.wrong_replies;
         if self.first_failure.is_none() {

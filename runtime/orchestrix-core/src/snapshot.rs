@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::aggregate::Aggregate;
+use crate::codec::{EncodeError, bincode, scratch};
 
 /// When a running aggregate takes a snapshot: as soon as one of the set limits is reached since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +83,36 @@ const HEADER_BYTES: usize = 4 + 1 + 8 + 8;
 /// Puts the header before a snapshot's body: magic, form, schema fingerprint, checksum of the body.
 pub fn seal(fingerprint: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.push(FORM_BINCODE);
-    bytes.extend_from_slice(&fingerprint.to_le_bytes());
-    bytes.extend_from_slice(&xxh3_64(body).to_le_bytes());
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
     bytes.extend_from_slice(body);
+    write_header(&mut bytes, fingerprint);
     bytes
+}
+
+/// Encodes a value and seals it, as [`seal`] does, without a copy of the body on the way.
+///
+/// # Errors
+/// [`EncodeError`] when the value has no bincode form.
+pub fn seal_value<T: Serialize>(
+    fingerprint: u64,
+    what: &'static str,
+    value: &T,
+) -> Result<Vec<u8>, EncodeError> {
+    scratch::with(|buffer| {
+        buffer.extend_from_slice(&[0; HEADER_BYTES]);
+        bincode::encode_onto(buffer, what, value)?;
+        write_header(buffer, fingerprint);
+        Ok(buffer.as_slice().to_vec())
+    })
+}
+
+/// Writes the header over the front of `bytes`; the body is already behind it.
+fn write_header(bytes: &mut [u8], fingerprint: u64) {
+    let (header, body) = bytes.split_at_mut(HEADER_BYTES);
+    header[..4].copy_from_slice(MAGIC);
+    header[4] = FORM_BINCODE;
+    header[5..13].copy_from_slice(&fingerprint.to_le_bytes());
+    header[13..].copy_from_slice(&xxh3_64(body).to_le_bytes());
 }
 
 /// Checks the header and returns the body.
@@ -140,6 +165,9 @@ mod tests {
         fn a_sealed_body_opens(fingerprint in any::<u64>(), body in any::<Vec<u8>>()) {
             let sealed = seal(fingerprint, &body);
             prop_assert_eq!(open(fingerprint, &sealed), Ok(&body[..]));
+            let encoded = bincode::encode("body", &body).expect("encodes");
+            let at_once = seal_value(fingerprint, "body", &body).expect("encodes");
+            prop_assert_eq!(at_once, seal(fingerprint, &encoded));
         }
 
         #[test]

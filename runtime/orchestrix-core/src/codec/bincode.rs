@@ -24,7 +24,16 @@ fn standard() -> Standard {
 /// # Errors
 /// [`EncodeError`] when the value is over [`BYTES_MAX`] or has no length up front.
 pub fn encode<T: Serialize + ?Sized>(what: impl Into<Name>, value: &T) -> Result<Vec<u8>, EncodeError> {
-    ::bincode::serde::encode_to_vec(value, standard())
+    scratch::with(|buffer| encode_onto(buffer, what, value).map(|()| buffer.as_slice().to_vec()))
+}
+
+/// Writes a value as bincode at the end of a buffer.
+pub(crate) fn encode_onto<T: Serialize + ?Sized>(
+    buffer: &mut Vec<u8>,
+    what: impl Into<Name>,
+    value: &T,
+) -> Result<(), EncodeError> {
+    ::bincode::serde::encode_into_writer(value, Appender(buffer), standard())
         .map_err(|error| EncodeError { what: what.into(), reason: error.to_string() })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orchestrix_core::codec::bincode;
-use orchestrix_core::snapshot::{schema_fingerprint, seal};
+use orchestrix_core::snapshot::{schema_fingerprint, seal_value};
 use orchestrix_core::store::{SnapshotOutcome, SnapshotRecord, SnapshotWrite};
 use orchestrix_core::{
     Aggregate, EncodeError, EventStore, ShardId, SnapshotDefect, StreamId, Timestamp, Version,
@@ -42,8 +42,7 @@ pub(crate) fn take<A: Aggregate>(
     at: Timestamp,
 ) -> Result<Taken, EncodeError> {
     let sealed = guarded(|| {
-        let body = bincode::encode(A::TYPE.as_str(), &(&*stream.id, version, state, memory))?;
-        Ok(seal(schema_fingerprint::<A>(), &body))
+        seal_value(schema_fingerprint::<A>(), A::TYPE.as_str(), &(&*stream.id, version, state, memory))
     });
     let bytes = sealed.unwrap_or_else(|words| Err(encoder_panicked(A::TYPE.as_str(), &words)))?;
     Ok(Taken { stream: stream.clone(), shard, version, bytes, at })
