@@ -64,6 +64,14 @@ impl Faulty {
         match self.control.next_call(operation) {
             Call::Through => call(self.inner()).await,
             Call::FailBefore => Err(E::injected(format!("an injected fault failed a {operation:?}"))),
+            Call::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                call(self.inner()).await
+            }
+            Call::Hold => {
+                self.control.wait_for_release().await;
+                call(self.inner()).await
+            }
             Call::FailAfter => {
                 call(self.inner()).await?;
                 Err(E::injected(format!("an injected fault lost the answer to a {operation:?}")))
