@@ -12,7 +12,8 @@ ALTER TABLE orchestrix.nodes ADD COLUMN load int8 NOT NULL DEFAULT 0;
 
 -- One row: a number that another view of nodes and shards never has. A sequence would not do: its next number is seen
 -- before what it stands for is committed, and whoever read the view in between would not look again. `changed_by` is the
--- transaction that changed it last.
+-- transaction that changed it last. The number grows, and keeps up with the clock in microseconds: a standby that is
+-- promoted without the last changes would else count on to numbers that other views had.
 CREATE TABLE orchestrix.cluster_view (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     version    int8    NOT NULL DEFAULT 1,
@@ -24,7 +25,9 @@ INSERT INTO orchestrix.cluster_view DEFAULT VALUES;
 -- transactions stand in line for this row while they commit and not while they work.
 CREATE FUNCTION orchestrix.change_view() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE orchestrix.cluster_view AS v SET version = v.version + 1, changed_by = pg_current_xact_id()
+    UPDATE orchestrix.cluster_view AS v
+       SET version = greatest(v.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::int8),
+           changed_by = pg_current_xact_id()
      WHERE v.changed_by <> pg_current_xact_id();
     RETURN NULL;
 END $$;
