@@ -143,7 +143,8 @@ pub async fn one_version_stands_for_one_view_while_it_changes(bench: Bench) {
         others.spawn(come_and_go(Arc::clone(&store), number, Arc::clone(&done)));
     }
     let mut known: HashMap<u64, _> = HashMap::new();
-    for _ in 0..10_000 {
+    // It comes to an end as long as the others come to run; the suite has a limit for when they do not.
+    while known.len() < VIEWS_MIN {
         let promised = store.renew(watcher, LONG, Report::default()).await.expect("answers").view;
         let now = view(&store).await;
         assert!(now.version >= promised, "version {} was promised, {} was read", promised, now.version);
@@ -156,13 +157,9 @@ pub async fn one_version_stands_for_one_view_while_it_changes(bench: Bench) {
         let first = known.entry(now.version).or_insert_with(|| lasting.clone());
         assert_eq!(*first, lasting, "version {} has two views", now.version);
         tokio::task::yield_now().await;
-        if known.len() >= VIEWS_MIN {
-            break;
-        }
     }
     done.store(true, Ordering::Release);
     others.join_all().await;
-    assert!(known.len() >= VIEWS_MIN, "only {} views were met while others changed them", known.len());
 }
 
 /// Joins without a lease, claims every shard, is marked, and leaves, again and again.
