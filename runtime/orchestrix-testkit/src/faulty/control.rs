@@ -25,9 +25,9 @@ struct Shared {
     plan: Mutex<Plan>,
     /// Appends that wait for [`FaultControl::release_late`].
     late: Mutex<VecDeque<Batch>>,
-    /// Wakes the appends that are held.
+    /// Wakes what is held.
     released: Notify,
-    /// How many appends are held now.
+    /// How many appends and other calls are held now.
     held: watch::Sender<usize>,
     /// What the store itself answered.
     seen: Mutex<AppendCounts>,
@@ -98,6 +98,17 @@ impl FaultControl {
         self.plan().failing.insert(operation, (Call::FailAfter, times));
     }
 
+    /// Carries out the next `times` calls of a kind after a delay, and answers truly.
+    pub fn delay(&self, operation: Operation, delay: Duration, times: u64) {
+        self.plan().failing.insert(operation, (Call::Delay(delay), times));
+    }
+
+    /// Holds the next `times` calls of a kind until [`release_held`](FaultControl::release_held); then they are carried
+    /// out and answered truly. [`wait_for_held`](FaultControl::wait_for_held) counts them as well.
+    pub fn hold(&self, operation: Operation, times: u64) {
+        self.plan().failing.insert(operation, (Call::Hold, times));
+    }
+
     /// Fails every call with `Unavailable`, as a store that cannot be reached, until [`heal`](FaultControl::heal).
     pub fn take_down(&self) {
         self.plan().down = true;
@@ -133,7 +144,7 @@ impl FaultControl {
         self.plan().appends
     }
 
-    /// Waits until this many appends are held by [`Fault::Hold`].
+    /// Waits until this many appends and other calls are held.
     ///
     /// # Cancel safety
     /// It only looks; dropping it changes nothing.
@@ -142,7 +153,7 @@ impl FaultControl {
         held.wait_for(|now| *now >= appends).await.expect("the sender lives as long as this handle");
     }
 
-    /// Lets every append go on that is held now.
+    /// Lets everything go on that is held now.
     pub fn release_held(&self) {
         self.shared.released.notify_waiters();
     }
@@ -219,7 +230,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Counts an append as held for as long as it lives, also when its future is dropped.
+/// Counts a call as held for as long as it lives, also when its future is dropped.
 struct Held<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Held<'a> {

@@ -37,6 +37,12 @@ pub enum Operation {
     Claim,
     /// `join`, `renew` and `leave`.
     Lease,
+    /// `view`.
+    View,
+    /// `set_targets` and `drain`.
+    Plan,
+    /// `release_shards`.
+    Release,
     /// `confirm`.
     Confirm,
     /// `load` and `load_many`.
@@ -78,6 +84,8 @@ pub struct FaultCounts {
     pub conflicts: u64,
     /// Other calls that failed.
     pub calls_failed: u64,
+    /// Other calls that were slowed or held, and then answered truly.
+    pub calls_late: u64,
 }
 
 impl FaultCounts {
@@ -108,6 +116,8 @@ pub(super) enum Call {
     Through,
     FailBefore,
     FailAfter,
+    Delay(Duration),
+    Hold,
 }
 
 /// The faults that are to come, and the count of those that came.
@@ -149,7 +159,11 @@ impl Plan {
     /// Takes the fate of the next call of this kind.
     pub(super) fn next_call(&mut self, operation: Operation) -> Call {
         let call = if self.down { Call::FailBefore } else { self.planned_call(operation) };
-        self.hits.calls_failed += u64::from(call != Call::Through);
+        match call {
+            Call::Through => {}
+            Call::FailBefore | Call::FailAfter => self.hits.calls_failed += 1,
+            Call::Delay(_) | Call::Hold => self.hits.calls_late += 1,
+        }
         call
     }
 
@@ -240,5 +254,11 @@ mod tests {
         assert_eq!(calls, [Call::FailBefore, Call::FailBefore, Call::Through]);
         assert_eq!(plan.next_call(Operation::Claim), Call::Through);
         assert_eq!(plan.hits.calls_failed, 2);
+        plan.failing.insert(Operation::View, (Call::Hold, 1));
+        assert_eq!(
+            (plan.next_call(Operation::View), plan.next_call(Operation::View)),
+            (Call::Hold, Call::Through)
+        );
+        assert_eq!((plan.hits.calls_failed, plan.hits.calls_late), (2, 1));
     }
 }

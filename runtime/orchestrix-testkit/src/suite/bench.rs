@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, Claim, Commit, CommitOutcome, EventStore, NewEvent, RecordedEvent, SnapshotRecord, SnapshotWrite,
-    StreamRange,
+    Batch, Claim, Commit, CommitOutcome, EventStore, NewEvent, NodeRecord, RecordedEvent, SnapshotRecord,
+    SnapshotWrite, StreamRange,
 };
 use orchestrix_core::{
     Codec, CommandId, Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Timestamp, Version,
@@ -21,6 +22,9 @@ const FIRST_MOMENT_US: i64 = 1_767_225_600_000_000;
 
 /// More events than any check stores in one stream or shard, except where it says so.
 pub(super) const ALL: usize = 100_000;
+
+/// A lease that is longer than any check takes.
+pub(super) const LONG: Duration = Duration::from_hours(1);
 
 /// A store under test and the factory that opens it.
 pub struct Bench {
@@ -59,6 +63,13 @@ impl Bench {
         Writer::claim(self.store(), &shards, Incarnation::fresh()).await
     }
 
+    /// Announces a run under a lease.
+    pub(super) async fn join(&self, name: &str, lease: Duration) -> Incarnation {
+        let run = Incarnation::fresh();
+        self.store.join(node(name, run), lease).await.expect("a run may join");
+        run
+    }
+
     /// Returns streams that live in one shard.
     pub(super) fn streams_in(&self, shard: ShardId, count: usize) -> Vec<StreamId> {
         let all = (0_u64..).map(|number| stream(&format!("s-{number}")));
@@ -78,6 +89,21 @@ impl Bench {
     /// Returns the versions of a stream's events, as read.
     pub(super) async fn versions(&self, stream: &StreamId) -> Vec<u64> {
         self.read(stream).await.iter().map(|event| event.version.get()).collect()
+    }
+}
+
+/// A run that says nothing by which it could be proved to be gone.
+pub(super) fn node(name: &str, incarnation: Incarnation) -> NodeRecord {
+    NodeRecord {
+        incarnation,
+        name: name.to_owned(),
+        host: format!("{name}.example"),
+        boot_id: String::new(),
+        pid_namespace: String::new(),
+        pid: 1,
+        pid_started: 0,
+        application_version: "1.2.3".to_owned(),
+        address: Some(format!("{name}.example:7000")),
     }
 }
 

@@ -8,8 +8,10 @@ mod bench;
 
 pub mod append;
 pub mod checkpoint;
+pub mod cluster;
 pub mod fence;
 pub mod fidelity;
+pub mod handover;
 pub mod import;
 pub mod lease;
 pub mod life;
@@ -122,6 +124,23 @@ macro_rules! store_conformance {
                 a_run_that_never_joined_holds_no_lease
                 leases_survive_a_reopen
             ]
+            cluster: [
+                a_view_tells_members_and_shards
+                every_change_of_the_view_changes_its_version
+                what_changes_nothing_leaves_the_version
+                one_version_stands_for_one_view_while_it_changes
+                a_run_that_is_draining_stays_so
+            ]
+            handover: [
+                a_target_is_set_where_owner_and_epoch_fit
+                a_target_that_is_the_owner_is_none
+                targets_are_set_from_the_current_view_only
+                one_of_many_planners_sets_its_targets
+                a_release_takes_what_was_given_and_nothing_else
+                what_nobody_owns_may_be_claimed_by_anybody
+                after_a_release_no_append_takes_effect
+                what_a_run_keeps_stays_appendable_while_others_come_and_go
+            ]
             read: [
                 a_read_sees_every_commit_answered_before
                 a_read_never_sees_part_of_a_commit
@@ -218,8 +237,10 @@ mod tests {
         let groups = [
             include_str!("append.rs"),
             include_str!("checkpoint.rs"),
+            include_str!("cluster.rs"),
             include_str!("fence.rs"),
             include_str!("fidelity.rs"),
+            include_str!("handover.rs"),
             include_str!("import.rs"),
             include_str!("lease.rs"),
             include_str!("life.rs"),

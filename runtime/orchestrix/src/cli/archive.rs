@@ -30,7 +30,8 @@ pub(super) struct Args {
     restore: bool,
 }
 
-fn age(text: &str) -> Result<Duration, String> {
+/// Reads a time: a number with s, m, h or d.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number with s, m, h or d, such as 365d".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {

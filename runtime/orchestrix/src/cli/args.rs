@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{archive, backup, completions, doctor, inspect, migrate, quarantine, rebuild, show, tail};
+use super::{archive, backup, completions, doctor, drain, inspect, migrate, quarantine, rebuild, show, tail};
 
 /// The runtime's own tools: look into a store, check it, keep it in order.
 ///
@@ -73,6 +73,11 @@ pub(super) enum Tool {
     Backup(backup::BackupArgs),
     /// Bring a backup into an empty database.
     Restore(backup::RestoreArgs),
+    /// Show the nodes that share the database, and who owns which shards.
+    #[command(after_help = "Examples:\n  {bin} cluster\n  {bin} cluster --json")]
+    Cluster,
+    /// Ask a node to give its shards to the others, and wait until it has.
+    Drain(drain::Args),
     /// Check the place where the service runs: settings, database, disk, durability, quarantines.
     Doctor(doctor::Args),
     /// Print a completion script for a shell.

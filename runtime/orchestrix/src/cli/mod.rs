@@ -32,9 +32,11 @@
 mod archive;
 mod args;
 mod backup;
+mod cluster;
 mod completions;
 mod context;
 mod doctor;
+mod drain;
 mod error;
 mod inspect;
 mod migrate;
@@ -226,6 +228,8 @@ impl Cli {
             Tool::Archive(args) => archive::run(&args, &mut context).await,
             Tool::Backup(args) => backup::backup(args, &mut context).await,
             Tool::Restore(args) => backup::restore(args, &mut context).await,
+            Tool::Cluster => cluster::run(&mut context).await,
+            Tool::Drain(args) => drain::run(&args, &mut context).await,
             Tool::Doctor(args) => doctor::run(&args, &mut context).await,
             Tool::Completions(_) => unreachable!("it needs no configuration and was run above"),
         }

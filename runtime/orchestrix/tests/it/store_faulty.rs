@@ -10,6 +10,8 @@ use orchestrix_core::store::{
 use orchestrix_core::{Codec, CommandId, Incarnation, ShardCount, ShardId, StreamId, Timestamp, Version};
 use orchestrix_testkit::{Fault, FaultControl, FaultCounts, Faulty, Operation};
 
+use crate::store_postgres::members::node;
+
 const ALL_SHARDS: [ShardId; 2] = [ShardId::new(0), ShardId::new(1)];
 
 /// A faulty store over memory, with an owner of both its shards.
@@ -193,4 +195,36 @@ async fn chance_hits_its_share_and_unknown_outcomes_are_settled_by_a_claim() {
     assert!(hit.acks_lost > 10 && hit.dropped > 10 && hit.failed_before > 10, "each kind hit: {hit:?}");
     assert_eq!(acknowledged as u64, 200 - hit.appends());
     assert_eq!(stored as u64, 200 - hit.dropped - hit.failed_before);
+}
+
+/// What nodes ask about each other can fail, lose its answer, be slow, and be held, each by its kind.
+#[tokio::test]
+async fn calls_about_the_cluster_are_broken_by_their_kind() {
+    let memory = Memory::with_shards(ShardCount::new(2).expect("in range")).shared();
+    let (store, control) = Faulty::new(Arc::new(memory));
+    let run = Incarnation::fresh();
+    store.join(node("one", run), Duration::from_hours(1)).await.expect("joins");
+    let claims = store.claim(&ALL_SHARDS, run).await.expect("claims");
+    let given = [(claims[0].shard, claims[0].epoch)];
+    control.fail(Operation::View, 1);
+    control.fail(Operation::Plan, 2);
+    control.fail_after(Operation::Release, 1);
+    assert!(store.view().await.is_err());
+    assert!(store.set_targets(run, 0, Vec::new()).await.is_err() && store.drain(run).await.is_err());
+    assert!(store.release_shards(run, &given).await.is_err());
+    let view = store.view().await.expect("reads");
+    assert!(view.shards[0].owner.is_none() && view.members.iter().all(|member| !member.draining));
+    control.delay(Operation::Plan, Duration::from_millis(1), 1);
+    assert!(store.drain(run).await.expect("is marked"));
+    control.hold(Operation::View, 1);
+    let held = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.view().await }
+    });
+    control.wait_for_held(1).await;
+    assert!(!held.is_finished());
+    control.release_held();
+    let view = held.await.expect("ends").expect("reads");
+    assert!(view.members[0].draining, "it was carried out when it was let go");
+    assert_eq!((control.faults_hit().calls_failed, control.faults_hit().calls_late), (4, 2));
 }

@@ -14,6 +14,11 @@ impl InMemory {
     fn new() -> Self {
         Self(Memory::with_shards(ShardCount::new(8).expect("in range")))
     }
+
+    /// One that nodes share.
+    fn shared() -> Self {
+        Self(Self::new().0.shared())
+    }
 }
 
 impl StoreFactory for InMemory {
@@ -35,6 +40,8 @@ impl StoreFactory for Faultless {
 }
 
 store_conformance!(memory, InMemory::new());
+store_conformance!(shared, InMemory::shared());
+store_conformance!(faultless_shared, Faultless(InMemory::shared()));
 store_conformance!(faultless, Faultless(InMemory::new()));
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The store on PostgreSQL: the conformance suite, and what it promises beyond it.
 
 mod fence;
+pub mod members;
 mod migrate;
 pub mod owner;
 pub mod place;

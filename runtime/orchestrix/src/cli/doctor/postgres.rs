@@ -254,11 +254,14 @@ fn owners(report: &ServerReport) -> Check {
             format!("the lease of {name} is over and nobody has taken its shards; start a node ({names})");
         return check("owners", Verdict::Warn, detail);
     }
-    match (names.is_empty(), report.shards_free) {
+    // A run that is no member has left, and what it owned waits for somebody as well.
+    let left: i64 =
+        report.holders.iter().filter(|holder| holder.name.is_none()).map(|holder| holder.shards).sum();
+    match (names.is_empty(), report.shards_free + left) {
         (true, _) => check("owners", Verdict::Ok, "no node runs"),
         (false, 0) => check("owners", Verdict::Ok, names),
         (false, free) => {
-            check("owners", Verdict::Warn, format!("{names}; {free} shards have no owner; start a node"))
+            check("owners", Verdict::Warn, format!("{names}; {free} shards have no owner; see `cluster`"))
         }
     }
 }
@@ -360,6 +363,10 @@ mod tests {
         report.holders[0].lease_s = 3;
         report.shards_free = 7;
         assert_eq!(found(&report), [("owners", Verdict::Warn, false)]);
+        report.shards_free = 0;
+        report.holders.push(ReportedHolder { name: None, shards: 3, ..report.holders[0].clone() });
+        assert_eq!(found(&report), [("owners", Verdict::Warn, false)]);
+        assert!(owners(&report).detail.contains("3 shards have no owner"), "{:?}", owners(&report));
     }
 
     #[test]

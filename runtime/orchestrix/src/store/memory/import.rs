@@ -10,8 +10,8 @@ use super::{Memory, Refused};
 use crate::store::import::{Needs, commits_of, gap};
 
 impl Memory {
-    /// Locks every shard in their order, so that what is seen is one moment. Nobody else holds two locks.
-    fn all_shards(&self) -> Result<Vec<MutexGuard<'_, Shard>>, Refused> {
+    /// Locks every shard in their order, so that what is seen is one moment. Whoever holds several takes them in order.
+    pub(super) fn all_shards(&self) -> Result<Vec<MutexGuard<'_, Shard>>, Refused> {
         self.shard_count.all().map(|shard| self.shard(shard)).collect()
     }
 

@@ -3,25 +3,30 @@
 //! It keeps every obligation of [`EventStore`] except that nothing survives the process: [`StoreInfo::durable`] is
 //! `false`. All that belongs to a shard (ownership, log, streams, snapshots, checkpoints, quarantine) stands in one
 //! [`Shard`] behind one lock, so that each fence is checked and each commit is stored under the same lock. No lock is
-//! held across an `.await`, and no two locks are held at once, except that heads and imports hold all in their order.
+//! held across an `.await`. Heads, imports and what nodes share hold several: shards in their order, then the members.
 
+mod cluster;
 mod import;
 mod log;
+mod members;
 mod packed;
 mod shard;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, Commit, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
-    QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats,
-    StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, ClusterView, Commit, CommitOutcome, EventStore, ImportError,
+    ImportStep, Loaded, NodeRecord, PlanOutcome, QuarantineRecord, ReadError, RecordedEvent, Renewed, Report,
+    SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, Target, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardCount, ShardId, StreamId, Version};
 
+use members::Members;
 use shard::Shard;
+use tokio::time::Instant;
 
 /// How many appends are worth carrying at once: shards are locked one by one, so every arbiter may have a lane.
 const LANES: usize = 64;
@@ -50,6 +55,8 @@ const BATCH_EVENTS_MAX: usize = 32;
 pub struct Memory {
     shards: Arc<[Mutex<Shard>]>,
     shard_count: ShardCount,
+    /// `None` unless nodes share the store.
+    members: Option<Arc<Mutex<Members>>>,
     /// Belongs to the handle, not to the data.
     closed: AtomicBool,
 }
@@ -63,7 +70,33 @@ impl Memory {
     /// Makes an empty store with this many shards.
     pub fn with_shards(shard_count: ShardCount) -> Self {
         let shards = shard_count.all().map(|shard| Mutex::new(Shard::new(shard))).collect();
-        Self { shards, shard_count, closed: AtomicBool::new(false) }
+        Self { shards, shard_count, members: None, closed: AtomicBool::new(false) }
+    }
+
+    /// Makes it a store that several nodes of this process share, each with a clone made afterwards: they join, hold
+    /// their shards under leases, and see each other, as on PostgreSQL. Leases are counted by tokio's clock, which a test
+    /// may pause and move.
+    ///
+    /// ```
+    /// # use orchestrix::store::Memory;
+    /// use orchestrix_core::EventStore;
+    ///
+    /// let store = Memory::new().shared();
+    /// assert!(store.info().leases && !Memory::new().info().leases);
+    /// ```
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.members = Some(Arc::new(Mutex::new(Members::new())));
+        self
+    }
+
+    /// Locks the members, after the shards.
+    fn members(&self) -> Result<MutexGuard<'_, Members>, Refused> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Refused::Closed);
+        }
+        let members = self.members.as_ref().ok_or(Refused::NotShared)?;
+        Ok(members.lock().expect("nothing panics under this lock"))
     }
 
     /// Locks one shard.
@@ -96,8 +129,11 @@ impl Memory {
         }
     }
 
-    fn claim_all(&self, shards: &[ShardId], owner: Incarnation) -> Result<Vec<Claim>, Refused> {
-        shards.iter().map(|shard| self.shard(*shard)?.claim(owner)).collect()
+    fn claim_all(&self, shards: &[ShardId], owner: Incarnation) -> Result<Vec<Claim>, ClaimError> {
+        if self.members.is_some() {
+            return self.claim_shared(shards, owner);
+        }
+        shards.iter().map(|shard| Ok(self.shard(*shard)?.claim(owner)?)).collect()
     }
 
     fn streams_after(
@@ -133,6 +169,7 @@ impl Clone for Memory {
         Self {
             shards: Arc::clone(&self.shards),
             shard_count: self.shard_count,
+            members: self.members.clone(),
             closed: AtomicBool::new(false),
         }
     }
@@ -155,7 +192,7 @@ impl EventStore for Memory {
             durable: false,
             lanes: LANES,
             batch_events_max: BATCH_EVENTS_MAX,
-            leases: false,
+            leases: self.members.is_some(),
         }
     }
 
@@ -164,7 +201,64 @@ impl EventStore for Memory {
         shards: &'a [ShardId],
         owner: Incarnation,
     ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>> {
-        Box::pin(async move { Ok(self.claim_all(shards, owner)?) })
+        Box::pin(async move { self.claim_all(shards, owner) })
+    }
+
+    fn join(&self, node: NodeRecord, lease: Duration) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(async move {
+            match self.members {
+                Some(_) => Ok(self.join_now(node, lease)?),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn renew(
+        &self,
+        owner: Incarnation,
+        lease: Duration,
+        report: Report,
+    ) -> BoxFuture<'_, Result<Renewed, WriteError>> {
+        Box::pin(async move {
+            match self.members {
+                Some(_) => Ok(self.members()?.renew(owner, lease, report, Instant::now())),
+                None => Ok(Renewed { holds: true, view: 0 }),
+            }
+        })
+    }
+
+    fn leave(&self, owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
+        Box::pin(async move {
+            if self.members.is_some() {
+                self.members()?.leave(owner);
+            }
+            Ok(())
+        })
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<ClusterView, ReadError>> {
+        Box::pin(async move { Ok(self.view_now()?) })
+    }
+
+    fn set_targets(
+        &self,
+        planner: Incarnation,
+        view: u64,
+        targets: Vec<Target>,
+    ) -> BoxFuture<'_, Result<PlanOutcome, WriteError>> {
+        Box::pin(async move { Ok(self.set_targets_now(planner, view, &targets)?) })
+    }
+
+    fn release_shards<'a>(
+        &'a self,
+        owner: Incarnation,
+        shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, WriteError>> {
+        Box::pin(async move { Ok(self.release_shards_now(owner, shards)?) })
+    }
+
+    fn drain(&self, run: Incarnation) -> BoxFuture<'_, Result<bool, WriteError>> {
+        Box::pin(async move { Ok(self.members()?.drain(run)) })
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
@@ -296,6 +390,8 @@ impl EventStore for Memory {
 enum Refused {
     #[error("the in-memory store is closed; clone it to open a new handle on its data")]
     Closed,
+    #[error("the in-memory store is not shared by nodes; make it with Memory::shared")]
+    NotShared,
     #[error("there is no shard {shard}; the log has {count}, counted from 0")]
     NoSuchShard { shard: ShardId, count: u32 },
     #[error("the store is being imported into: {0}; it can be claimed when that is finished")]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use orchestrix_core::store::{
-    Claim, Commit, CommitOutcome, Direction, Loaded, QuarantineRecord, RecordedEvent, SnapshotOutcome,
-    SnapshotRecord, SnapshotWrite, StoreStats, StreamRange,
+    Claim, Commit, CommitOutcome, Direction, Loaded, QuarantineRecord, RecordedEvent, ShardOwner,
+    SnapshotOutcome, SnapshotRecord, SnapshotWrite, StoreStats, StreamRange, Target,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
@@ -22,8 +22,10 @@ type StreamMap<T> = HashMap<StreamId, T, IdHash>;
 pub(super) struct Shard {
     id: ShardId,
     epoch: Epoch,
-    /// `None` until the first claim.
+    /// `None` until the first claim, and when it was given back.
     owner: Option<Incarnation>,
+    /// The run that should own it; `None` when it may stay where it is.
+    target: Option<Incarnation>,
     log: Log,
     streams: StreamMap<Stream>,
     snapshots: StreamMap<SnapshotRecord>,
@@ -46,6 +48,7 @@ impl Shard {
             id,
             epoch: Epoch::ZERO,
             owner: None,
+            target: None,
             log: Log::new(id),
             streams: StreamMap::default(),
             snapshots: StreamMap::default(),
@@ -62,7 +65,37 @@ impl Shard {
         }
         self.epoch = self.epoch.next();
         self.owner = Some(owner);
+        self.target = None;
         Ok(Claim { shard: self.id, epoch: self.epoch, head: self.log.head() })
+    }
+
+    pub(super) fn owner(&self) -> Option<Incarnation> {
+        self.owner
+    }
+
+    pub(super) fn ownership(&self) -> ShardOwner {
+        let Self { id, epoch, owner, target, .. } = self;
+        ShardOwner { shard: *id, owner: *owner, epoch: *epoch, target: *target }
+    }
+
+    /// Says where it should go, if owner and epoch are those that the decision was made from; `false` when nothing
+    /// changes.
+    pub(super) fn set_target(&mut self, wanted: &Target) -> bool {
+        let target = Some(wanted.target).filter(|target| self.owner != Some(*target));
+        let fits = self.owner == wanted.owner && self.epoch == wanted.epoch && self.target != target;
+        if fits {
+            self.target = target;
+        }
+        fits
+    }
+
+    /// Takes it from its owner; `false` when that is another one.
+    pub(super) fn give_back(&mut self, owner: Incarnation, epoch: Epoch) -> bool {
+        let is_held = self.is_held(owner, epoch);
+        if is_held {
+            self.owner = None;
+        }
+        is_held
     }
 
     pub(super) fn head(&self) -> Seq {

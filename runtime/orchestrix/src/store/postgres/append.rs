@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use orchestrix_core::store::{Batch, Commit, CommitOutcome, NewEvent};
 use orchestrix_core::{Incarnation, ShardId, Version};
+use sqlx::postgres::PgRow;
 
 use super::arguments::Args;
 use super::book::Book;
@@ -95,7 +96,12 @@ impl Work {
                 Step::Read(need) => need,
             };
             let read = match need {
-                Need::Ownership => self.read_ownership().await.map(|()| is_fresh = true),
+                Need::Ownership => self.read_ownership().await.map(|owns| {
+                    is_fresh = true;
+                    if !owns {
+                        self.answer(&open, &CommitOutcome::Fenced);
+                    }
+                }),
                 Need::Heads(shards) => self.read_heads(&shards).await,
                 Need::Versions => self.read_versions(&open).await.map(|found| versions = Some(found)),
             };
@@ -196,21 +202,12 @@ impl Work {
         rows.bind(args)
     }
 
-    async fn read_ownership(&mut self) -> Result<(), Failed> {
+    /// Reads what the run owns; `false` when that is nothing, so that every commit is fenced.
+    async fn read_ownership(&mut self) -> Result<bool, Failed> {
         let rows = self.lane.session().await?.run(OWNERSHIP, Args::default().add(self.owner)).await?;
-        let mut ownership: Option<Ownership> = None;
-        for row in &rows {
-            let (generation, server) = (get(row, 2)?, get(row, 3)?);
-            let all = ownership.get_or_insert_with(|| Ownership { generation, server, shards: Vec::new() });
-            if let Some(shard) = maybe(row, 0)? {
-                all.shards.push((shard, get(row, 1)?, None));
-            }
-        }
-        match ownership {
-            Some(ownership) => self.book.install(self.owner, &ownership),
-            None => self.book.ledger().forget(self.owner),
-        }
-        Ok(())
+        let Some(ownership) = ownership(&rows)? else { return Ok(false) };
+        self.book.install(self.owner, &ownership);
+        Ok(true)
     }
 
     async fn read_heads(&mut self, shards: &[ShardId]) -> Result<(), Failed> {
@@ -237,6 +234,19 @@ impl Work {
         }
         Ok(found)
     }
+}
+
+/// Reads what a run owns from the rows of [`OWNERSHIP`]; `None` for a run that has no fence, and so owns nothing.
+pub(super) fn ownership(rows: &[PgRow]) -> Result<Option<Ownership>, Failed> {
+    let mut ownership: Option<Ownership> = None;
+    for row in rows {
+        let (generation, server) = (get(row, 2)?, get(row, 3)?);
+        let all = ownership.get_or_insert_with(|| Ownership { generation, server, shards: Vec::new() });
+        if let Some(shard) = maybe(row, 0)? {
+            all.shards.push((shard, get(row, 1)?, None));
+        }
+    }
+    Ok(ownership)
 }
 
 /// The rows of what is to be stored, column by column.

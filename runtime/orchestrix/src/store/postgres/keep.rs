@@ -1,10 +1,6 @@
-//! The writes other than appends: claims, leases, snapshots, checkpoints, quarantine, signs of life.
+//! The writes other than appends: claims, snapshots, checkpoints, quarantine, signs of life.
 
-use std::time::Duration;
-
-use orchestrix_core::store::{
-    Claim, ClaimError, NodeRecord, QuarantineRecord, SnapshotOutcome, SnapshotWrite,
-};
+use orchestrix_core::store::{Claim, ClaimError, QuarantineRecord, SnapshotOutcome, SnapshotWrite};
 use orchestrix_core::{Epoch, Incarnation, Seq, ShardId, StreamId};
 
 use super::Inner;
@@ -15,8 +11,7 @@ use super::lanes::LANES_MAX;
 use super::ledger::Ownership;
 use super::rows::{Elements, Malformed, Value as _, get, maybe};
 use super::statements::{
-    CLAIM, DELETE_SNAPSHOT, JOIN, LEAVE, NODE, PING, QUARANTINE, RELEASE, RENEW, SAVE_CHECKPOINT,
-    SAVE_SNAPSHOTS,
+    CLAIM, DELETE_SNAPSHOT, NODE, PING, QUARANTINE, RELEASE, SAVE_CHECKPOINT, SAVE_SNAPSHOTS,
 };
 use crate::cluster::{Life, is_gone};
 
@@ -42,15 +37,10 @@ impl Inner {
         self.target.name_run(owner);
         let mut dead = Vec::new();
         loop {
-            let claimed = self.try_claim(shards, owner, &dead).await;
-            // Whatever came of it, what was known of the run before may be over.
-            let (shard, holder) = match claimed {
-                Err(failed) => {
-                    self.book.ledger().forget(owner);
-                    return Err(failed.into());
-                }
-                Ok(Claimed::Taken(claims)) => return Ok(claims),
-                Ok(Claimed::Held { shard, holder }) => (shard, holder),
+            // What a claim that failed may have changed is found by the next append: the server compares generations.
+            let (shard, holder) = match self.try_claim(shards, owner, &dead).await? {
+                Claimed::Taken(claims) => return Ok(claims),
+                Claimed::Held { shard, holder } => (shard, holder),
             };
             let Some(known) = self.holder(holder).await? else { continue };
             if dead.contains(&holder) || !is_gone(&known.life, &Life::own()) {
@@ -100,32 +90,6 @@ impl Inner {
             started: get::<i64>(row, 5)? as u64,
         };
         Ok(Some(Holder { name: text(0)?, life }))
-    }
-
-    pub(super) async fn join(&self, node: &NodeRecord, lease: Duration) -> Result<(), Failed> {
-        // The run comes first: the server cuts long names, and the run is what tells whose a session is.
-        self.target.rename(&format!("orchestrix {} {}", node.incarnation, node.name));
-        let arguments = Args::default()
-            .add(node.incarnation)
-            .add(&*node.name)
-            .add(&*node.host)
-            .add(&*node.boot_id)
-            .add(&*node.pid_namespace)
-            .add(i64::from(node.pid))
-            .add(number(node.pid_started))
-            .add(&*node.application_version)
-            .add(node.address.as_deref())
-            .add(micros(lease));
-        self.pool.run(JOIN, arguments).await.map(|_| ())
-    }
-
-    pub(super) async fn renew(&self, owner: Incarnation, lease: Duration) -> Result<bool, Failed> {
-        let rows = self.pool.run(RENEW, Args::default().add(owner).add(micros(lease))).await?;
-        Ok(!rows.is_empty())
-    }
-
-    pub(super) async fn leave(&self, owner: Incarnation) -> Result<(), Failed> {
-        self.pool.run(LEAVE, Args::default().add(owner)).await.map(|_| ())
     }
 
     pub(super) async fn save_snapshots(
@@ -224,8 +188,4 @@ fn claims_of(shards: &[ShardId], ownership: &Ownership) -> Result<Vec<Claim>, Ma
         claim.ok_or_else(|| Malformed(format!("shard {wanted} is not among those that were claimed")))
     };
     shards.iter().map(find).collect()
-}
-
-fn micros(lease: Duration) -> i64 {
-    i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2)
 }

@@ -195,6 +195,9 @@ impl Ledger {
 
     /// Takes note of what a run owns, unless something newer is known.
     ///
+    /// A run that loses a shard gets another generation, and one that gains a shard keeps its own. So two answers of one
+    /// generation that came in any order tell of no loss, and what either of them has is owned.
+    ///
     /// Returns the shards whose acknowledged events the server does not have any more.
     pub(super) fn install(&mut self, owner: Incarnation, ownership: &Ownership) -> Vec<ShardId> {
         let old = self.runs.get(&owner);
@@ -202,7 +205,11 @@ impl Ledger {
             return Vec::new();
         }
         let moved = old.is_some_and(|old| old.server != ownership.server);
-        let mut shards = vec![Owned::default(); self.shard_count.get() as usize];
+        let lost_none = old.filter(|old| old.generation == ownership.generation && !moved);
+        let mut shards = match lost_none {
+            Some(old) => old.shards.clone(),
+            None => vec![Owned::default(); self.shard_count.get() as usize],
+        };
         let mut lost = Vec::new();
         for (shard, epoch, head) in &ownership.shards {
             let Some(place) = shards.get_mut(shard.get() as usize) else { continue };
@@ -226,13 +233,6 @@ impl Ledger {
             self.runs.remove(&oldest);
         }
         lost
-    }
-
-    /// Forgets a run: what it owns is read again before it is next relied on.
-    pub(super) fn forget(&mut self, owner: Incarnation) {
-        if self.runs.remove(&owner).is_some() {
-            self.order.retain(|other| *other != owner);
-        }
     }
 
     /// Takes note of last seqs that were read while the shards were held.
@@ -273,11 +273,7 @@ impl Ledger {
 
     /// Decides about each open commit in turn, each on top of those before it.
     pub(super) fn plan(&mut self, asked: &Asked<'_>) -> Result<Plan, Need> {
-        let run = match self.runs.get(&asked.owner) {
-            Some(run) => run,
-            None if asked.is_fresh => return Ok(Plan::all_fenced(asked)),
-            None => return Err(Need::Ownership),
-        };
+        let run = self.runs.get(&asked.owner).ok_or(Need::Ownership)?;
         let mut planner = Planner {
             run,
             known: &mut self.known,
@@ -311,11 +307,6 @@ impl Plan {
             refused: Vec::new(),
             before: Vec::new(),
         }
-    }
-
-    fn all_fenced(asked: &Asked<'_>) -> Self {
-        let refused = asked.open.iter().map(|at| (*at, CommitOutcome::Fenced)).collect();
-        Self { generation: 0, server: Moment(0), placed: Vec::new(), refused, before: Vec::new() }
     }
 }
 
@@ -534,8 +525,6 @@ mod tests {
         let mut scene = Scene::unknown();
         let commits = [commit("a", 3, 0, 1)];
         assert_eq!(scene.plan(&commits), Err(Need::Ownership));
-        let nothing = scene.plan_with(&commits, None, true).expect("the run owns nothing");
-        assert_eq!(nothing.refused, [(0, CommitOutcome::Fenced)]);
         scene.ledger.install(scene.owner, &ownership(7, 3, None));
         assert_eq!(scene.plan(&commits), Err(Need::Heads(vec![SHARD])));
         assert_eq!(scene.ledger.learn_heads(scene.owner, &[(SHARD, Seq::new(4))]), []);
@@ -604,6 +593,31 @@ mod tests {
             Err(Need::Heads(vec![SHARD])),
             "the head was another epoch's"
         );
+    }
+
+    /// A claim whose answer is late does not know of what another claim took meanwhile; with a loss comes a generation.
+    #[test]
+    fn answers_of_one_generation_add_up_in_any_order() {
+        let [one, two] = [0, 1].map(ShardId::new);
+        let mut ledger = Ledger::new(ShardCount::new(2).expect("in range"));
+        let owner = Incarnation::fresh();
+        let answer = |generation, shards: &[(ShardId, u64)]| {
+            let shards = shards.iter().map(|(shard, head)| (*shard, Epoch::new(1), Some(Seq::new(*head))));
+            Ownership { generation, server: SERVER, shards: shards.collect() }
+        };
+        let held =
+            |ledger: &Ledger| ledger.runs[&owner].shards.iter().map(|own| own.epoch.is_some()).collect();
+        ledger.install(owner, &answer(7, &[(two, 5)]));
+        ledger.install(owner, &answer(7, &[(one, 4)]));
+        let both: Vec<bool> = held(&ledger);
+        assert_eq!(both, [true, true]);
+        assert_eq!(ledger.runs[&owner].shards[1].head, Some(Seq::new(5)), "its head is known as before");
+        ledger.install(owner, &answer(8, &[(one, 4)]));
+        let one_lost: Vec<bool> = held(&ledger);
+        assert_eq!(one_lost, [true, false]);
+        ledger.install(owner, &answer(7, &[(two, 5)]));
+        let still: Vec<bool> = held(&ledger);
+        assert_eq!(still, [true, false], "an older answer gives nothing back");
     }
 
     #[test]

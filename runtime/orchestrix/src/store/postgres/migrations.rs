@@ -29,6 +29,11 @@ const FILES: &[(i64, &str, &str)] = &[
         "0005_archive_backup_and_restore",
         include_str!("../../../../../migrations/postgres/0005_archive_backup_and_restore.sql"),
     ),
+    (
+        6,
+        "0006_share_the_shards",
+        include_str!("../../../../../migrations/postgres/0006_share_the_shards.sql"),
+    ),
 ];
 
 /// The schema of the store and the table in which SQLx keeps what was applied.

@@ -6,7 +6,7 @@
 //! 1. `migrations/postgres/`: the tables, the fence and the functions, and why they are as they are;
 //! 2. `ledger` ◇, `book`: what the store knows about its shards and streams, and what it decides from that;
 //! 3. `append`, `lanes`: how a batch is carried out in one round trip, and what is answered when that fails;
-//! 4. `keep`, `life`, `read`: claims and leases, the other writes, the reads;
+//! 4. `members`, `keep`, `read`: leases and the view of the cluster, claims and the other writes, the reads;
 //! 5. `session`, `pool`, `error`: sessions, and what an error says about what was done;
 //! 6. `options`, `open_error`, `migrations`: how a database is opened;
 //! 7. `arguments`, `rows`, `statements`, `key`, `moment`: values to the server and back.
@@ -23,6 +23,7 @@ mod keep;
 mod key;
 mod lanes;
 mod ledger;
+mod members;
 mod migrations;
 mod moment;
 mod open_error;
@@ -40,9 +41,9 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
-    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo,
-    StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, ClusterView, CommitOutcome, EventStore, ImportError, ImportStep,
+    Loaded, NodeRecord, PlanOutcome, QuarantineRecord, ReadError, RecordedEvent, Renewed, Report,
+    SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, Target as ShardTarget, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 use tokio::runtime::Handle;
@@ -265,12 +266,45 @@ impl EventStore for Postgres {
         Box::pin(self.change(move |inner| async move { Ok(inner.join(&node, lease).await?) }))
     }
 
-    fn renew(&self, owner: Incarnation, lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
-        Box::pin(self.change(move |inner| async move { Ok(inner.renew(owner, lease).await?) }))
+    fn renew(
+        &self,
+        owner: Incarnation,
+        lease: Duration,
+        report: Report,
+    ) -> BoxFuture<'_, Result<Renewed, WriteError>> {
+        Box::pin(self.change(move |inner| async move { Ok(inner.renew(owner, lease, report).await?) }))
     }
 
     fn leave(&self, owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
         Box::pin(self.change(move |inner| async move { Ok(inner.leave(owner).await?) }))
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<ClusterView, ReadError>> {
+        Box::pin(self.carry(|inner| async move { Ok(inner.view().await?) }))
+    }
+
+    fn set_targets(
+        &self,
+        planner: Incarnation,
+        view: u64,
+        targets: Vec<ShardTarget>,
+    ) -> BoxFuture<'_, Result<PlanOutcome, WriteError>> {
+        Box::pin(
+            self.change(move |inner| async move { Ok(inner.set_targets(planner, view, &targets).await?) }),
+        )
+    }
+
+    fn release_shards<'a>(
+        &'a self,
+        owner: Incarnation,
+        shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, WriteError>> {
+        let shards = shards.to_vec();
+        Box::pin(self.change(move |inner| async move { Ok(inner.release_shards(owner, &shards).await?) }))
+    }
+
+    fn drain(&self, run: Incarnation) -> BoxFuture<'_, Result<bool, WriteError>> {
+        Box::pin(self.change(move |inner| async move { Ok(inner.drain(run).await?) }))
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {

@@ -111,23 +111,60 @@ pub(super) const NODE: Statement = statement(
      WHERE n.incarnation = $1",
 );
 
+/// Bound last is for how long the row of a run stays that owns nothing and whose lease has ended.
 pub(super) const JOIN: Statement = statement(
     "join",
-    "INSERT INTO orchestrix.nodes (incarnation, name, host, boot_id, pid_namespace, pid, pid_started, \
+    "WITH gone AS (DELETE FROM orchestrix.nodes AS o WHERE o.incarnation IN ( \
+     SELECT d.incarnation FROM orchestrix.nodes AS d WHERE d.incarnation <> $1 \
+     AND d.lease_until < clock_timestamp() - $11 * interval '1 microsecond' \
+     AND NOT EXISTS (SELECT 1 FROM orchestrix.shards AS s WHERE s.incarnation = d.incarnation) \
+     FOR UPDATE OF d SKIP LOCKED)) \
+     INSERT INTO orchestrix.nodes (incarnation, name, host, boot_id, pid_namespace, pid, pid_started, \
      application_version, address, lease_until) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp() + $10 * interval '1 microsecond') \
      ON CONFLICT (incarnation) DO UPDATE SET name = excluded.name, address = excluded.address, \
      lease_until = CASE WHEN nodes.deposed THEN nodes.lease_until ELSE excluded.lease_until END",
 );
 
+/// The version is of the moment before: what this very renewal changes is seen by the next one.
 pub(super) const RENEW: Statement = statement(
     "renew",
-    "UPDATE orchestrix.nodes AS n SET lease_until = clock_timestamp() + $2 * interval '1 microsecond' \
-     WHERE n.incarnation = $1 AND NOT n.deposed RETURNING true",
+    "WITH renewed AS (UPDATE orchestrix.nodes AS n \
+     SET lease_until = clock_timestamp() + $2 * interval '1 microsecond', load = $3, draining = n.draining OR $4 \
+     WHERE n.incarnation = $1 AND NOT n.deposed RETURNING true) \
+     SELECT EXISTS (SELECT 1 FROM renewed), v.version FROM orchestrix.cluster_view AS v",
 );
 
 pub(super) const LEAVE: Statement =
     statement("leave", "DELETE FROM orchestrix.nodes AS n WHERE n.incarnation = $1");
+
+/// A second mark changes nothing that others see, and so not the version.
+pub(super) const DRAIN: Statement = statement(
+    "drain",
+    "UPDATE orchestrix.nodes AS n SET draining = true WHERE n.incarnation = $1 RETURNING true",
+);
+
+/// The version and all shards in one row, and then a row for each member: one statement sees one moment.
+pub(super) const VIEW: Statement = statement(
+    "view",
+    "SELECT v.version, s.shards, s.owners, s.epochs, s.targets, NULL::uuid AS incarnation, NULL::text, NULL::text, \
+     NULL::text, NULL::text, NULL::int8, NULL::int8, NULL::text, NULL::text, NULL::int8, NULL::bool, NULL::bool, \
+     NULL::int8 FROM orchestrix.cluster_view AS v CROSS JOIN (SELECT array_agg(s.shard ORDER BY s.shard) AS shards, \
+     array_agg(s.incarnation ORDER BY s.shard) AS owners, array_agg(s.epoch ORDER BY s.shard) AS epochs, \
+     array_agg(s.target ORDER BY s.shard) AS targets FROM orchestrix.shards AS s) AS s \
+     UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, n.incarnation, n.name, n.host, n.boot_id, n.pid_namespace, n.pid, \
+     n.pid_started, n.application_version, n.address, \
+     greatest(ceil(extract(epoch FROM n.lease_until - clock_timestamp()) * 1000000)::int8, 0), \
+     n.draining, n.deposed, n.load FROM orchestrix.nodes AS n ORDER BY incarnation NULLS FIRST",
+);
+
+pub(super) const SET_TARGETS: Statement = statement(
+    "set_targets",
+    "SELECT t.state, t.version FROM orchestrix.set_targets($1, $2, $3, $4, $5, $6) AS t",
+);
+
+pub(super) const RELEASE_SHARDS: Statement =
+    statement("release_shards", "SELECT r FROM orchestrix.release_shards($1, $2, $3) AS r");
 
 pub(super) const CONFIRM: Statement = statement(
     "confirm",

@@ -1,5 +1,6 @@
 //! The command line, driven as people drive it: the binary on a database in a temporary folder.
 
+mod cluster;
 mod manual;
 mod nights;
 mod repair;

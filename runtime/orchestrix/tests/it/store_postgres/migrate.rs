@@ -34,7 +34,7 @@ async fn many_who_migrate_at_once_are_safe() {
         ended.expect("each of them ends well");
     }
     let mut hand = place.by_hand().await;
-    assert_eq!(number(&mut hand, "SELECT count(*) FROM orchestrix.migrations WHERE success").await, 5);
+    assert_eq!(number(&mut hand, "SELECT count(*) FROM orchestrix.migrations WHERE success").await, 6);
     assert_eq!(number(&mut hand, "SELECT count(*) FROM orchestrix.meta").await, 1);
     assert_eq!(number(&mut hand, "SELECT count(*) FROM orchestrix.shards").await, 8);
 }
@@ -43,13 +43,13 @@ async fn many_who_migrate_at_once_are_safe() {
 async fn a_database_without_tables_is_refused_where_migrations_are_run_by_hand() {
     let place = Place::empty();
     let error = place.options().await.auto_migrate(false).connect().await.expect_err("all are pending");
-    assert!(matches!(&error, PostgresOpenError::Pending { pending: 5, .. }), "{error}");
+    assert!(matches!(&error, PostgresOpenError::Pending { pending: 6, .. }), "{error}");
     assert!(
         error.to_string().contains("create the log") && error.to_string().contains("run `migrate`"),
         "{error}"
     );
     let done = place.options().await.migrate().await.expect("they apply");
-    assert_eq!(done.iter().map(|step| step.version).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(done.iter().map(|step| step.version).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     place.options().await.auto_migrate(false).connect().await.expect("nothing is pending");
 }
 
@@ -57,13 +57,13 @@ async fn a_database_without_tables_is_refused_where_migrations_are_run_by_hand()
 async fn the_status_lists_every_step_and_a_rehearsal_changes_nothing() {
     let place = Place::empty();
     let options = place.options().await;
-    assert_eq!(applied(&options.migration_status().await.expect("an empty database")), [false; 5]);
-    assert_eq!(options.migrate_dry_run().await.expect("it would work").len(), 5);
+    assert_eq!(applied(&options.migration_status().await.expect("an empty database")), [false; 6]);
+    assert_eq!(options.migrate_dry_run().await.expect("it would work").len(), 6);
     let mut hand = place.by_hand().await;
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'orchestrix'";
     assert_eq!(number(&mut hand, schemas).await, 0, "nothing is there");
     options.migrate().await.expect("it works");
-    assert_eq!(applied(&options.migration_status().await.expect("a database")), [true; 5]);
+    assert_eq!(applied(&options.migration_status().await.expect("a database")), [true; 6]);
     assert_eq!(options.migrate_dry_run().await.expect("nothing to do"), []);
 }
 
@@ -81,10 +81,10 @@ async fn what_is_in_the_way_is_found_before_it_is_done_and_leaves_all_as_it_was(
     assert!(error.to_string().contains("migration 2"), "{error}");
     assert_eq!(
         applied(&options.migration_status().await.expect("lists")),
-        [true, false, false, false, false]
+        [true, false, false, false, false, false]
     );
     run(&mut hand, "DROP TABLE orchestrix.quarantine").await;
-    assert_eq!(options.migrate().await.expect("the way is free").len(), 4);
+    assert_eq!(options.migrate().await.expect("the way is free").len(), 5);
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_migration_whose_text_was_changed_is_refused() {
 async fn a_database_of_a_newer_release_is_refused() {
     let place = Place::new();
     let mut hand = place.by_hand().await;
-    run(&mut hand, "UPDATE orchestrix.migrations SET version = 999 WHERE version = 5").await;
+    run(&mut hand, "UPDATE orchestrix.migrations SET version = 999 WHERE version = 6").await;
     let error = place.options().await.connect().await.expect_err("it is newer");
     assert!(matches!(error, PostgresOpenError::Newer { version: 999, .. }), "{error}");
 }
