@@ -256,7 +256,9 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
 fn not_repeated<E: From<NotAttempted> + From<Unknown>>(command_id: CommandId, why: Withheld) -> E {
     match why {
         Withheld::Lost(why) => why.into(),
-        Withheld::NotOurs(why) => Unknown { command_id, reason: why.to_string().into() }.into(),
+        Withheld::Undecided(why) | Withheld::NotOurs(why) | Withheld::Lapsed(why) => {
+            Unknown { command_id, reason: why.to_string().into() }.into()
+        }
     }
 }
 
@@ -279,7 +281,7 @@ impl<A: Handle<C>, C: Command> Pending for Typed<A, CommandJob<C>> {
             Fate::Durable(epoch) => {
                 Ok(Done { reply, version, shard, epoch: *epoch, command_id, duplicate: false })
             }
-            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+            Fate::Lost(loss) => Err(loss.to_not_attempted(shard).into()),
         });
     }
 }
@@ -444,7 +446,7 @@ impl Pending for PendingSave {
             Fate::Durable(epoch) => {
                 Ok(Done { reply: (), version, shard, epoch: *epoch, command_id, duplicate: false })
             }
-            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+            Fate::Lost(loss) => Err(loss.to_not_attempted(shard).into()),
         });
     }
 }

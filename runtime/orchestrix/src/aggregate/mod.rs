@@ -11,7 +11,8 @@
 //! | `ticket` | whether work that timed out was looked at |
 //! | `recovery` | from snapshot and events to a state |
 //! | `actor` | the actix shell around an instance |
-//! | `directory` | who is resident on one arbiter; hands work to actors |
+//! | `directory` | who is resident on one arbiter; hands work to actors; sends them out of memory |
+//! | `census` | how many of each shard are resident, and who waits for none to be |
 //! | `arbiter` | the threads that carry actors |
 //! | `residency` | who stays in memory |
 //! | `snapshotter` | saves snapshots off the command path |
@@ -21,6 +22,7 @@
 
 mod actor;
 mod arbiter;
+mod census;
 mod dedup;
 mod directory;
 mod draft;
@@ -45,7 +47,7 @@ pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
 pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
 pub(crate) use snapshotter::{
-    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, check as check_snapshot, open as open_snapshot,
+    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, ToSave, check as check_snapshot, open as open_snapshot,
     take as take_snapshot,
 };
 pub(crate) use ticket::Ticket;

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::running::{Running, Tasks};
 use super::{Node, Past, Replica};
 use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
-use crate::cluster::{self, Keeper, Lease, Standing};
+use crate::cluster::{self, Keeper, Lease, Shards, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
 use crate::store::{Memory, PostgresOptions, SqliteOptions};
@@ -161,7 +161,7 @@ impl Builder {
         let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
         let held = cluster::hold(&*store, ownership.owner(), &self.settings).await?;
         for claim in held.claims {
-            ownership.claimed(claim);
+            ownership.open(claim);
         }
         let metrics = Arc::new(if self.metrics { Metrics::new() } else { Metrics::disabled() });
         let hooks = Arc::new(HookSet::new(self.hooks, &metrics));
@@ -238,7 +238,7 @@ impl Parts {
         }
         start_arbiters(&shared, kinds, receivers, queues, &mut tasks)?;
         if let Some(lease) = self.lease {
-            let (keeper, stop) = Keeper::new(&shared, &inboxes, lease);
+            let (keeper, stop) = Keeper::new(&shared, Shards::new(&shared, &inboxes), lease);
             tasks.keeper = Some((stop, tokio::spawn(keeper.run())));
         }
         let types: HashMap<_, _> =

@@ -29,8 +29,10 @@ pub use replica::Replica;
 use running::Running;
 
 use crate::aggregate::Inbox;
+pub use crate::cluster::Shards;
 use crate::error::NotAttempted;
 use crate::settings::Settings;
+pub use crate::writer::ShardState;
 
 /// A running node. Cheap to clone; every clone is the same node.
 ///
@@ -178,6 +180,13 @@ impl Node {
         let find = Box::new(move |table: &dyn std::any::Any| crate::aggregate::find::<A>(table, &id));
         // A node that is stopping has no residents to send away.
         let _ = self.running.arbiter(shard).send(Inbox::Passivate { type_index, find }).await;
+    }
+
+    /// Returns the handle by which single shards are opened, sealed and fenced.
+    ///
+    /// Nobody needs this in a service, whose node holds its shards by itself; tests and tools do.
+    pub fn shards(&self) -> Shards {
+        self.running.shards()
     }
 
     /// Stops taking work, finishes what is under way, takes the snapshots that pay, and closes the store.

@@ -139,7 +139,7 @@ async fn what_a_sleeper_had_in_its_hands_is_refused_after_a_takeover() {
     assert_eq!(add(&second, 10).await, 11);
     faults.release_held();
     let heard = in_time("the zombie's command", zombie).await.expect("no panic");
-    assert!(matches!(heard, Err(SendError::NotAttempted(NotAttempted::Unavailable { .. }))), "{heard:?}");
+    assert!(matches!(heard, Err(SendError::NotAttempted(NotAttempted::NotOwner { .. }))), "{heard:?}");
     assert_eq!(total(&second).await, Ok((11, Version::new(2))), "the zombie wrote nothing");
     // The same id, at the new owner: it was certainly not done, so it is done now, once.
     let to = second.of::<Counter>(counter("shared"));

@@ -16,6 +16,8 @@ type OnRead = Box<dyn Fn(&StreamId, &mut Vec<RecordedEvent>) -> Result<(), ReadE
 pub struct Tampered {
     inner: Arc<dyn EventStore>,
     info: StoreInfo,
+    /// The only shard that is claimed, whatever is asked for.
+    only: Option<ShardId>,
     on_load: OnLoad,
     on_read: OnRead,
     /// A load takes a permit and gives it back; a story that wants loads to hang takes them all.
@@ -30,6 +32,7 @@ impl Tampered {
         Self {
             info: inner.info(),
             inner,
+            only: None,
             on_load: Box::new(|_, _| ()),
             on_read: Box::new(|_, _| Ok(())),
             loads: Arc::new(Semaphore::new(LOADS as usize)),
@@ -38,6 +41,18 @@ impl Tampered {
 
     pub fn with_lanes(mut self, lanes: usize) -> Self {
         self.info.lanes = lanes;
+        self
+    }
+
+    /// Has leases, which never end by themselves.
+    pub fn with_leases(mut self) -> Self {
+        self.info.leases = true;
+        self
+    }
+
+    /// Claims no other shard than this one.
+    pub fn claiming_only(mut self, shard: ShardId) -> Self {
+        self.only = Some(shard);
         self
     }
 
@@ -71,7 +86,11 @@ impl EventStore for Tampered {
         shards: &'a [ShardId],
         owner: Incarnation,
     ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>> {
-        self.inner.claim(shards, owner)
+        Box::pin(async move {
+            let claimed = |shard: &ShardId| self.only.is_none_or(|only| only == *shard);
+            let shards: Vec<_> = shards.iter().copied().filter(claimed).collect();
+            self.inner.claim(&shards, owner).await
+        })
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
