@@ -235,6 +235,7 @@ impl From<NotAttempted> for Problem {
             NotAttempted::Unavailable { .. } | NotAttempted::NotOwner { .. } | NotAttempted::ShuttingDown => {
                 unavailable(detail)
             }
+            NotAttempted::Behind { .. } => Self::new(Kind::VersionNotFound, detail),
             NotAttempted::IdReused { .. } => {
                 Self::new(Kind::IdempotencyKeyReused, format!("{detail}; use a fresh Idempotency-Key"))
             }

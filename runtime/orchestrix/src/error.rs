@@ -57,6 +57,15 @@ pub enum NotAttempted {
         /// The newest epoch of the shard that this node has heard of; zero when of none.
         epoch: Epoch,
     },
+    /// The state that a read saw has not reached the version that it asked for. Handling: read it with a stronger
+    /// consistency, or ask for a version that the aggregate has.
+    #[error("the state is at version {version}, and the read asked for {wanted}")]
+    Behind {
+        /// The version of the state.
+        version: Version,
+        /// The version asked for.
+        wanted: Version,
+    },
     /// The node is stopping. Handling: send it to another node, or after the restart.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -113,6 +122,7 @@ impl NotAttempted {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Unavailable { .. } => "unavailable",
             Self::NotOwner { .. } => "not_owner",
+            Self::Behind { .. } => "behind",
             Self::ShuttingDown => "shutting_down",
             Self::IdReused { .. } => "id_reused",
             Self::IdExpired { .. } => "id_expired",

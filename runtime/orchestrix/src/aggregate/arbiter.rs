@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use orchestrix_core::ShardId;
+use orchestrix_core::{ShardId, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::{Local, Slot};
@@ -42,6 +42,8 @@ pub(crate) enum Inbox {
     /// Sends the aggregates of shards out of memory at once, because the shards are lost, and answers when they have
     /// gone.
     Fence(Arc<[ShardId]>, oneshot::Sender<()>),
+    /// Asks for the aggregates of a shard that are in memory, the ones that were used last first.
+    Warm(ShardId, oneshot::Sender<Vec<StreamId>>),
     /// Ends the thread.
     Stop,
     /// Takes no more work, sends everybody out of memory, and answers when they have gone.
@@ -109,6 +111,10 @@ async fn serve(local: Rc<Local>, mut inbox: mpsc::Receiver<Inbox>) {
                 Inbox::Drain(drained) => local.drain(drained),
                 Inbox::Seal(shards, sealed) => local.seal(&shards, sealed),
                 Inbox::Fence(shards, gone) => local.fence(&shards, gone),
+                Inbox::Warm(shard, list) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = list.send(local.warm_list(shard));
+                }
                 Inbox::Stop => return,
             }
         }

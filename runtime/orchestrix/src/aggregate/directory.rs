@@ -8,6 +8,7 @@
 //! actor's: it gets a message, and work that arrives meanwhile is parked by the instance in its order.
 
 mod leaving;
+mod warm;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -23,7 +24,7 @@ use orchestrix_core::{Aggregate, Epoch, ShardId, StreamId};
 use super::actor::{AggregateActor, Follow, Leave};
 use super::census::Census;
 use super::instance::{Instance, Place};
-use super::job::Job;
+use super::job::{Job, Route};
 use super::lifecycle::Next;
 use super::recovery::guarded;
 use super::shared::{RETRY_AFTER, Shared};
@@ -57,6 +58,8 @@ trait Resident {
     fn settle(&self, settlement: Settlement);
     fn leave(&self);
     fn fence(&self);
+    fn stream(&self) -> StreamId;
+    fn touched(&self) -> Instant;
 }
 
 /// A resident aggregate of a known type. Shared by the directory, which puts work to it and settles its commits in
@@ -93,6 +96,14 @@ impl<A: Aggregate> Resident for Seat<A> {
         let mut instance = self.instance.borrow_mut();
         let next = instance.on_fenced();
         self.follow(next, &instance);
+    }
+
+    fn stream(&self) -> StreamId {
+        self.instance.borrow().stream().clone()
+    }
+
+    fn touched(&self) -> Instant {
+        self.instance.borrow().touched()
     }
 }
 
@@ -188,8 +199,20 @@ impl Local {
         self.put(&seat, job);
     }
 
+    /// Tells whether the node stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Finds an aggregate that is resident and has a state, whoever owns its shard.
+    pub(super) fn running<A: Aggregate>(&self, route: &Route) -> Option<Rc<Seat<A>>> {
+        let tables = self.tables.borrow();
+        let seat = tables[route.type_index].downcast_ref::<Table<A>>()?.by_id.get(&route.id)?;
+        seat.instance.borrow().is_running().then(|| Rc::clone(seat))
+    }
+
     /// Puts a job to an aggregate that is resident.
-    fn put<A: Aggregate>(&self, seat: &Seat<A>, job: Box<dyn Job<A>>) {
+    pub(super) fn put<A: Aggregate>(&self, seat: &Seat<A>, job: Box<dyn Job<A>>) {
         let mut instance = seat.instance.borrow_mut();
         let limit = self.shared.settings.mailbox_commands_max;
         if instance.depth() as usize >= limit {

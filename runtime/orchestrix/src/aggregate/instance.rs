@@ -142,6 +142,16 @@ impl<A: Aggregate> Instance<A> {
         self.telemetry.passivated();
     }
 
+    /// Returns when the residency was last told that it is in use.
+    pub(crate) fn touched(&self) -> Instant {
+        self.touched
+    }
+
+    /// Tells whether it has a state and decides on it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.life.is_running()
+    }
+
     pub(crate) fn state(&self) -> &A {
         &self.state
     }

@@ -7,7 +7,8 @@
 //! | `dedup` ◇ | one effect per command id |
 //! | `draft` | what a command decided, in its stored form |
 //! | `instance` | a state with its life, its gate and its memory: what the actor carries |
-//! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
+//! | `job` | a command or a save on its way to an instance and its answer on the way back |
+//! | `look` | a read on its way; local ones look whoever owns the shard |
 //! | `ticket` | whether work that timed out was looked at |
 //! | `recovery` | from snapshot and events to a state |
 //! | `actor` | the actix shell around an instance |
@@ -30,6 +31,7 @@ mod gate;
 mod instance;
 mod job;
 mod lifecycle;
+mod look;
 mod recovery;
 mod residency;
 mod shared;
@@ -40,12 +42,12 @@ pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
 pub(crate) use dedup::{Memory, Window};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
-    Answer, CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Typed,
-    events_fingerprint,
+    Answer, CommandAnswer, CommandJob, Deliver, Envelope, Route, SaveJob, Typed, events_fingerprint,
 };
+pub(crate) use look::{ReadJob, wake};
 pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
-pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
+pub(crate) use shared::{InFlight, RETRY_AFTER, Shared, Wake};
 pub(crate) use snapshotter::{
     QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, ToSave, check as check_snapshot, open as open_snapshot,
     take as take_snapshot,

@@ -9,11 +9,12 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::dedup::Window;
 use super::gate::Withheld;
+use super::job::{Deliver, Envelope};
 use super::residency::Residents;
 use super::snapshotter::ToSave;
-use crate::cluster::{Silence, Standing};
+use crate::cluster::{Confirms, Silence, Standing};
 use crate::error::NotAttempted;
-use crate::node::Past;
+use crate::node::{Past, Seen};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::writer::{Append, Ownership};
@@ -34,7 +35,14 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Whether the node may answer for its shards.
     pub(crate) standing: Standing,
+    pub(crate) confirms: Confirms,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The registered types by their places: their names, and how one of theirs is brought into memory.
+    pub(crate) kinds: Vec<(&'static str, Wake)>,
 }
+
+/// Makes a job that brings an aggregate into memory.
+pub(crate) type Wake = fn(Envelope<Result<Seen<()>, NotAttempted>>) -> Box<dyn Deliver>;
 
 impl Shared {
     /// Returns the lane that carries a shard's commits.

@@ -140,7 +140,7 @@ struct Lost {
 }
 
 impl Lost {
-    /// Tells whether the aggregates have gone since this was last asked.
+    /// Tells whether the aggregates have gone, and nobody has tried to claim since.
     fn are_fenced(&self) -> bool {
         self.fencing.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -253,7 +253,7 @@ impl Keeper {
     /// Waits, unless there is something to do or to end.
     async fn pause(&mut self, pause: Duration) -> Result<(), Ended> {
         // An append that was fenced says so at any time, and so do aggregates that have left; it is looked for in steps.
-        let end = Instant::now() + pause;
+        let (end, were_fenced) = (Instant::now() + pause, self.lost.are_fenced());
         loop {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return Ok(()) };
             tokio::select! {
@@ -261,7 +261,8 @@ impl Keeper {
                 () = tokio::time::sleep(left.min(LOOK_PAUSE)) => {}
             }
             let shared = self.shared()?;
-            if shared.standing.is_deposed() || shared.standing.is_asked() || self.lost.are_fenced() {
+            let have_left = self.lost.are_fenced() != were_fenced;
+            if shared.standing.is_deposed() || shared.standing.is_asked() || have_left {
                 return Ok(());
             }
         }

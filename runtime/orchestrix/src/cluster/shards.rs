@@ -11,13 +11,15 @@
 //! earlier term: an aggregate speaks only in the term in which it was loaded.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrix_core::store::Claim;
-use orchestrix_core::{Epoch, Incarnation, ShardId};
+use orchestrix_core::{Epoch, Incarnation, ShardId, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::aggregate::{Inbox, Shared, ToSave};
+use crate::aggregate::{Answer, Envelope, Inbox, Route, Shared, Ticket, ToSave, Wake};
+use crate::error::NotAttempted;
+use crate::node::Seen;
 use crate::writer::ShardState;
 
 /// How long a seal waits for the last snapshots. Without them the next owner replays events, which may take it longer
@@ -126,6 +128,57 @@ impl Shards {
         if let Some(shared) = self.shared.upgrade() {
             shared.ownership.hint(shard, owner, epoch);
         }
+    }
+
+    /// Returns the aggregates of a shard that are in memory, up to 256, the ones that were used last first: what its next
+    /// owner should [pre-activate](Shards::pre_activate).
+    ///
+    /// # Cancel safety
+    /// It only looks.
+    pub async fn warm_list(&self, shard: ShardId) -> Vec<StreamId> {
+        let Some(inbox) = self.arbiter(shard).upgrade() else { return Vec::new() };
+        let (list, listed) = oneshot::channel();
+        // A node that stops hands nothing over.
+        let _ = inbox.send(Inbox::Warm(shard, list)).await;
+        listed.await.unwrap_or_default()
+    }
+
+    /// Brings aggregates into memory before there is work for them, and returns how many are there now. It takes half of
+    /// the node's loads at most, so that work that comes for others is not kept waiting. Those that this node does not
+    /// own, does not know, or has no room for are passed over.
+    ///
+    /// # Cancel safety
+    /// A dropped call activates no more than it has begun to.
+    pub async fn pre_activate(&self, streams: &[StreamId]) -> usize {
+        let loads = self.shared.upgrade().map_or(1, |shared| shared.settings.loads_in_flight_max);
+        let mut activated = 0;
+        for wave in streams.chunks((loads / 2).max(1)) {
+            let waking: Vec<_> = wave.iter().filter_map(|stream| self.wake(stream)).collect();
+            for waiting in waking {
+                activated += usize::from(matches!(waiting.await, Ok(Ok(_))));
+            }
+        }
+        activated
+    }
+
+    /// Puts a job into an aggregate's arbiter that asks for nothing.
+    fn wake(&self, stream: &StreamId) -> Option<oneshot::Receiver<Result<Seen<()>, NotAttempted>>> {
+        let node = self.shared.upgrade()?;
+        let of_type = |(name, _): &(&str, Wake)| *name == &*stream.aggregate_type;
+        let type_index = node.kinds.iter().position(of_type)?;
+        let (_, wake) = node.kinds[type_index];
+        let shard = node.shards.shard_of_stream(stream);
+        let permit = node.in_flight.enter().ok()?;
+        let (caller, waiting) = oneshot::channel();
+        let route = Route { type_index, id: Arc::clone(&stream.id), shard };
+        let ticket = Ticket::new(Instant::now() + node.settings.command_timeout);
+        let job = wake(Envelope { route, ticket, answer: Answer { caller, permit } });
+        self.arbiter(shard).upgrade()?.try_send(Inbox::Deliver(job)).ok()?;
+        Some(waiting)
+    }
+
+    fn arbiter(&self, shard: ShardId) -> &mpsc::WeakSender<Inbox> {
+        &self.inboxes[shard.get() as usize % self.inboxes.len()]
     }
 
     /// Tells each arbiter which of its shards must be empty, and waits until they are.

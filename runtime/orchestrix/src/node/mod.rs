@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `builder` | describes a node and starts it |
 //! | `address` | the address of one aggregate: send, read, save |
+//! | `reading` | how sure a read must be, and what it saw |
 //! | `history` | an aggregate's past: events, states at a version or a time |
 //! | `replica` | a second place to read the past from |
 //! | `running` | what runs while a node runs, and how it stops |
@@ -11,6 +12,7 @@
 mod address;
 mod builder;
 mod history;
+mod reading;
 mod replica;
 mod running;
 
@@ -24,6 +26,8 @@ pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
+pub(crate) use reading::Needs;
+pub use reading::{Consistency, Reading, Seen};
 pub(crate) use replica::Past;
 pub use replica::Replica;
 use running::Running;
@@ -78,18 +82,6 @@ pub struct Residency {
     pub in_flight: u64,
 }
 
-/// How sure a read must be that no other node has taken over. On a node with a store of its own all are strong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// Under the node's lease: no extra round trip.
-    #[default]
-    Leased,
-    /// Asks the store, after the state was read, whether the shard is still owned.
-    Confirmed,
-    /// Whatever this node has.
-    Local,
-}
-
 /// How many reads `load_many` has under way at once.
 const LOAD_MANY_AT_ONCE: usize = 256;
 
@@ -116,13 +108,13 @@ impl Node {
             let round: Vec<_> = ids
                 .by_ref()
                 .take(LOAD_MANY_AT_ONCE)
-                .map(|id| self.of::<A>(id).start_read(view.clone()))
+                .map(|id| self.of::<A>(id).reading(view.clone()).start())
                 .collect();
             if round.is_empty() {
                 return answers;
             }
             for reading in round {
-                answers.push(reading.finish(Consistency::Leased).await.map(|(value, _)| value));
+                answers.push(reading.finish().await.map(|seen| seen.value));
             }
         }
     }

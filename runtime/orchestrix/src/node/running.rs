@@ -55,7 +55,7 @@ impl Running {
         tasks: Tasks,
     ) -> Arc<Self> {
         let running = Arc::new(Self {
-            in_flight: InFlight::new(shared.settings.commands_in_flight_max),
+            in_flight: Arc::clone(&shared.in_flight),
             shared,
             types,
             inboxes,

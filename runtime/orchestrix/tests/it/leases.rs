@@ -96,6 +96,11 @@ async fn a_node_that_cannot_renew_says_nothing_until_it_can() {
     let refused = node.of::<Counter>(counter("shared")).send(Add { amount: 1, limit: 0 }).await;
     assert!(matches!(refused, Err(SendError::NotAttempted(NotAttempted::Unavailable { .. }))), "{refused:?}");
     assert!(faults.faults_hit().calls_failed >= 2, "the renewals failed");
+    for consistency in [Consistency::Confirmed, Consistency::Local] {
+        let of = node.of::<Counter>(counter("shared"));
+        let seen = of.read_versioned(consistency, |state| state.total).await;
+        assert_eq!(seen, Ok((1, Version::new(1))), "{consistency:?} does not rest on the lease");
+    }
     faults.heal();
     becomes(&node, NodeStatus::Running).await;
     assert_eq!(total(&node).await, Ok((1, Version::new(1))), "nobody took over, so its states are good");

@@ -1,8 +1,11 @@
 //! Single shards of a node are opened, sealed, fenced and lost, while the others go on.
 
 mod load;
+mod reads;
+mod warm;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use orchestrix::core::store::{Claim, EventStore};
@@ -10,14 +13,14 @@ use orchestrix::core::{CommandId, Epoch, Incarnation, ShardId, Version};
 use orchestrix::store::Memory;
 use orchestrix::{Consistency, Node, NodeStatus, NotAttempted, SendError, Settings, ShardState, Shards};
 use orchestrix_testkit::{Fault, FaultControl, Faulty, Operation};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::counter::{Add, AddRefusal, Counter, CounterId};
 use crate::harness::{
     AddAnswer, CounterLog, Lanes, Told, empty_log, eventually, in_time, on_arbiter, shard_of, start,
 };
-use crate::tampered::{LOADS, Tampered};
+use crate::tampered::{ALL, Tampered, Waits};
 
 /// How long a story looks at something that must not happen.
 const A_WHILE: Duration = Duration::from_millis(100);
@@ -28,8 +31,9 @@ struct Stage {
     shards: Shards,
     faults: FaultControl,
     log: Memory,
-    /// Loads take permits of it.
-    loads: Arc<Semaphore>,
+    waits: Waits,
+    /// How many reads with a consistency of their own have looked at a state.
+    looked: Arc<AtomicU64>,
 }
 
 /// Two counters whose shards are on different arbiters: one that the story is about, and its witness.
@@ -46,9 +50,9 @@ impl Stage {
         if lanes == Lanes::Apart {
             store = store.with_lanes(1);
         }
-        let loads = Arc::clone(&store.loads);
+        let waits = store.waits.clone();
         let node = start(store.shared(), Settings { arbiters: 2, ..Settings::default() }).await;
-        let stage = Self { shards: node.shards(), node, faults, log, loads };
+        let stage = Self { shards: node.shards(), node, faults, log, waits, looked: Arc::default() };
         stage.barrier().await;
         stage
     }
@@ -143,6 +147,11 @@ fn is_not_owner(answer: &AddAnswer, of: ShardId) -> bool {
     matches!(answer, Err(SendError::NotAttempted(NotAttempted::NotOwner { shard, .. })) if *shard == of)
 }
 
+/// Lets calls of a kind hang until this is dropped.
+async fn hang(calls: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(calls).acquire_many_owned(ALL).await.expect("open")
+}
+
 async fn is_pending<T>(task: &mut JoinHandle<T>) -> bool {
     tokio::time::timeout(A_WHILE, task).await.is_err()
 }
@@ -213,9 +222,16 @@ async fn a_closed_shard_tells_its_owner_as_far_as_it_is_known() {
 async fn a_fenced_shard_says_nothing_more_while_the_others_go_on() {
     let (stage, Pair { moved, kept }) = (Stage::begin(Lanes::OnArbiters).await, Stage::pair());
     let (mut told, adding, reading) = stage.hold_work(&moved).await;
+    let repeating = stage.adding(&moved, told.id);
+    stage.is_sent(3).await;
     let mut fencing = stage.fencing(shard(&moved));
     let seen = in_time("the read in flight", reading).await.expect("no panic");
     assert!(matches!(seen, Err(NotAttempted::NotOwner { .. })), "it is answered at once: {seen:?}");
+    let repeated = in_time("the repeat in flight", repeating).await.expect("no panic");
+    assert!(
+        matches!(repeated, Err(SendError::Unknown(_))),
+        "the first attempt may yet be stored: {repeated:?}"
+    );
     assert!(is_pending(&mut fencing).await, "the append is still under way");
     in_time("another shard", stage.add(&kept)).await.expect("the other shard goes on");
     stage.faults.release_held();
@@ -230,7 +246,7 @@ async fn a_fenced_shard_says_nothing_more_while_the_others_go_on() {
 async fn while_it_loads(close: fn(&Stage, ShardId) -> JoinHandle<()>) -> AddAnswer {
     let (stage, Pair { moved, kept }) = (Stage::begin(Lanes::OnArbiters).await, Stage::pair());
     stage.add(&kept).await.expect("done");
-    let all = Arc::clone(&stage.loads).acquire_many_owned(LOADS).await.expect("open");
+    let all = hang(&stage.waits.loads).await;
     let adding = stage.adding(&moved, CommandId::fresh());
     stage.is_sent(1).await;
     let mut closing = close(&stage, shard(&moved));

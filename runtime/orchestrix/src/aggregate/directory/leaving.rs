@@ -59,3 +59,13 @@ impl Local {
         self.census.borrow_mut().wait_for_none(shards, gone);
     }
 }
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use crate::aggregate::directory::Entry;
+
+    #[test]
+    fn the_shard_takes_no_room_of_its_own_in_an_entry() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+}

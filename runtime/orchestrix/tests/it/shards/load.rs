@@ -121,8 +121,8 @@ async fn shards_move_under_load(how: Move, lanes: Lanes) {
             assert!(event.epoch >= epoch, "epochs never fall along a stream");
             epoch = event.epoch;
         }
-        let seen = load.stage.total(&name(number)).await;
-        assert_eq!(seen, Ok((total, Version::new(log.events.len() as u64))));
+        let told_now = load.stage.total(&name(number)).await;
+        assert_eq!(told_now, Ok((total, Version::new(log.events.len() as u64))));
     }
     let not_owner = load.not_owner.load(Ordering::Relaxed);
     println!("{how:?}, {lanes:?}: {} commands, {not_owner} times not taken", told.len());
