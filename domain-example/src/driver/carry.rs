@@ -55,6 +55,7 @@ impl From<NotAttempted> for Halt {
             NotAttempted::ShuttingDown => Self::Stopping,
             NotAttempted::Overloaded { .. }
             | NotAttempted::DeadlineExceeded
+            | NotAttempted::NotOwner { .. }
             | NotAttempted::Unavailable { .. } => Self::Passing(error.to_string()),
             _ => Self::Lasting(error.to_string()),
         }

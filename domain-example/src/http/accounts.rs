@@ -199,6 +199,10 @@ pub(crate) async fn close(
 pub(crate) struct AccountQuery {
     /// `leased` (default), `confirmed` or `local`: how sure the answer must be that no other node has taken over.
     consistency: Option<String>,
+    /// The version that the account must have reached, for instance the one that a command was just answered with, so
+    /// that also a `local` answer shows it. A version that it has not reached is a 404.
+    #[param(value_type = Option<u64>, minimum = 1)]
+    min_version: Option<String>,
     /// The account as it was at this version, from 1. A version that it has not reached is a 404.
     #[param(value_type = Option<u64>, minimum = 1)]
     at_version: Option<String>,
@@ -210,6 +214,7 @@ pub(crate) struct AccountQuery {
 impl Form for AccountQuery {
     const FIELDS: &'static [(&'static str, &'static str)] = &[
         ("consistency", "give leased, confirmed or local"),
+        ("min_version", "give an integer from 1"),
         ("at_version", "give an integer from 1"),
         ("at_time", "give an RFC 3339 time such as 2026-01-31T12:00:00Z, with '+' written as %2B"),
     ];
@@ -217,25 +222,32 @@ impl Form for AccountQuery {
 
 /// The state that a query asks for.
 enum Wanted {
-    Now(Consistency),
+    Now(Consistency, Version),
     AtVersion(Version),
     AtTime(Timestamp),
 }
 
 impl AccountQuery {
     fn wanted(&self) -> Result<Wanted, Problem> {
-        let version = number::<Self>("at_version", self.at_version.as_deref(), 1..=u64::MAX >> 1)?;
-        match (self.consistency.as_deref(), version, self.at_time.as_deref()) {
-            (consistency, None, None) => consistency_of(consistency).map(Wanted::Now),
-            (None, Some(version), None) => Ok(Wanted::AtVersion(Version::new(version))),
-            (None, None, Some(time)) => time_of(time).map(Wanted::AtTime),
-            (_, Some(_), _) => Err(Problem::invalid("at_version", ALONE)),
-            (_, None, Some(_)) => Err(Problem::invalid("at_time", ALONE)),
+        let versions = 1..=u64::MAX >> 1;
+        let version = number::<Self>("at_version", self.at_version.as_deref(), versions.clone())?;
+        let min_version = number::<Self>("min_version", self.min_version.as_deref(), versions)?;
+        let is_of_now = self.consistency.is_some() || min_version.is_some();
+        match (version, self.at_time.as_deref()) {
+            (None, None) => {
+                let min_version = Version::new(min_version.unwrap_or_default());
+                Ok(Wanted::Now(consistency_of(self.consistency.as_deref())?, min_version))
+            }
+            (Some(version), None) if !is_of_now => Ok(Wanted::AtVersion(Version::new(version))),
+            (None, Some(time)) if !is_of_now => time_of(time).map(Wanted::AtTime),
+            (Some(_), _) => Err(Problem::invalid("at_version", ALONE)),
+            (None, Some(_)) => Err(Problem::invalid("at_time", ALONE)),
         }
     }
 }
 
-const ALONE: &str = "excludes the other parameters; give one of consistency, at_version and at_time";
+const ALONE: &str =
+    "excludes the other parameters; give at_version, or at_time, or consistency and min_version";
 
 fn consistency_of(text: Option<&str>) -> Result<Consistency, Problem> {
     match text {
@@ -267,7 +279,11 @@ pub(crate) async fn show(
     let wanted = query.wanted()?;
     let account = bank.node.of::<Account>(id.clone());
     let (view, version) = match wanted {
-        Wanted::Now(consistency) => account.read_versioned(consistency, Account::view).await?,
+        Wanted::Now(consistency, min_version) => {
+            let read = account.reading(Account::view).consistency(consistency).min_version(min_version);
+            let seen = read.await?;
+            (seen.value, seen.version)
+        }
         Wanted::AtVersion(version) => {
             let past = in_time(account.load_at_version(version)).await?;
             (past.state.view(), past.version)

@@ -232,7 +232,10 @@ impl From<NotAttempted> for Problem {
             NotAttempted::DeadlineExceeded => {
                 Self::new(Kind::Overloaded, detail).retry_after(STORE_RETRY_AFTER)
             }
-            NotAttempted::Unavailable { .. } | NotAttempted::ShuttingDown => unavailable(detail),
+            NotAttempted::Unavailable { .. } | NotAttempted::NotOwner { .. } | NotAttempted::ShuttingDown => {
+                unavailable(detail)
+            }
+            NotAttempted::Behind { .. } => Self::new(Kind::VersionNotFound, detail),
             NotAttempted::IdReused { .. } => {
                 Self::new(Kind::IdempotencyKeyReused, format!("{detail}; use a fresh Idempotency-Key"))
             }

@@ -178,12 +178,27 @@ async fn every_consistency_shows_the_account() {
 }
 
 #[tokio::test]
+async fn a_read_can_ask_for_what_was_just_written() {
+    let bank = TestBank::start().await;
+    bank.open("a", 10).await;
+    let version = bank.deposit("a", 5).await.json()["version"].as_u64().expect("a version");
+    for consistency in ["leased", "confirmed", "local"] {
+        let path = format!("/accounts/a?consistency={consistency}&min_version=");
+        let seen = bank.get(&format!("{path}{version}")).await.json();
+        assert_eq!((&seen["balance"], &seen["version"]), (&json!(15), &json!(version)), "{consistency}");
+        bank.get(&format!("{path}{}", version + 1)).await.problem(Kind::VersionNotFound);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_query_is_named() {
     let bank = TestBank::start().await;
     bank.open("a", 10).await;
     for (query, start) in [
         ("consistency=eventual", "consistency: is unknown"),
         ("at_version=0", "at_version: is \"0\"; give an integer from 1"),
+        ("min_version=0", "min_version: is \"0\"; give an integer from 1"),
+        ("min_version=1&at_version=1", "at_version: excludes the other parameters"),
         ("at_version=-1", "at_version: is \"-1\""),
         ("at_version=1.0", "at_version: is \"1.0\""),
         ("at_version=99999999999999999999", "at_version: is \"999"),
@@ -194,7 +209,10 @@ async fn a_bad_query_is_named() {
         ("at_version=1&at_version=2", "at_version: is given twice"),
         ("at_version=1&at_time=2026-01-31T12:00:00Z", "at_version: excludes the other parameters"),
         ("at_time=2026-01-31T12:00:00Z&consistency=local", "at_time: excludes the other parameters"),
-        ("version=1", "version: is not known here; the fields are consistency, at_version, at_time"),
+        (
+            "version=1",
+            "version: is not known here; the fields are consistency, min_version, at_version, at_time",
+        ),
         ("%ff=1", "\u{fffd}: is not known here"),
     ] {
         let detail = bank.get(&format!("/accounts/a?{query}")).await.problem(Kind::InvalidRequest);

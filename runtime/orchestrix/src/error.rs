@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use orchestrix_core::store::{ClaimError, ReadError};
-use orchestrix_core::{CommandId, EncodeError, StreamId, Version};
+use orchestrix_core::{CommandId, EncodeError, Epoch, Incarnation, ShardId, StreamId, Version};
 
 /// A command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +40,31 @@ pub enum NotAttempted {
     /// The deadline passed before the aggregate looked at the command. Handling: send it again, or give up.
     #[error("the deadline passed before the command was looked at")]
     DeadlineExceeded,
-    /// The store does not answer, or the shard has another owner. Handling: send it again later.
+    /// The store does not answer, or the node holds nothing at the moment. Handling: send it again later.
     #[error("not available: {reason}")]
     Unavailable {
         /// What the store said.
         reason: std::sync::Arc<str>,
+    },
+    /// The node does not own the shard of the aggregate, or is giving it away, and the work was not sent on to the node
+    /// that owns it. Handling: send it to the owner; with the same id it is done there once.
+    #[error("this node does not own shard {shard}{}", told(*owner, *epoch))]
+    NotOwner {
+        /// The shard.
+        shard: ShardId,
+        /// Who is believed to own it, if this node has heard of somebody.
+        owner: Option<Incarnation>,
+        /// The newest epoch of the shard that this node has heard of; zero when of none.
+        epoch: Epoch,
+    },
+    /// The state that a read saw has not reached the version that it asked for. Handling: read it with a stronger
+    /// consistency, or ask for a version that the aggregate has.
+    #[error("the state is at version {version}, and the read asked for {wanted}")]
+    Behind {
+        /// The version of the state.
+        version: Version,
+        /// The version asked for.
+        wanted: Version,
     },
     /// The node is stopping. Handling: send it to another node, or after the restart.
     #[error("the node is shutting down")]
@@ -101,6 +121,8 @@ impl NotAttempted {
             Self::Overloaded { .. } => "overloaded",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Unavailable { .. } => "unavailable",
+            Self::NotOwner { .. } => "not_owner",
+            Self::Behind { .. } => "behind",
             Self::ShuttingDown => "shutting_down",
             Self::IdReused { .. } => "id_reused",
             Self::IdExpired { .. } => "id_expired",
@@ -113,6 +135,14 @@ impl NotAttempted {
 
     pub(crate) fn unavailable(reason: impl Into<std::sync::Arc<str>>) -> Self {
         Self::Unavailable { reason: reason.into() }
+    }
+}
+
+/// Says what is known of a shard's owner.
+fn told(owner: Option<Incarnation>, epoch: Epoch) -> String {
+    match owner {
+        Some(owner) => format!(", which {owner} owns in epoch {epoch}"),
+        None => String::new(),
     }
 }
 

@@ -84,7 +84,7 @@ mod writer;
 pub use error::{HistoryError, NotAttempted, SaveError, SendError, StartError, Unknown};
 pub use node::{
     AggregateRef, Builder, Consistency, Done, HistoryEvent, IntoStore, Node, NodeStatus, Orchestrix,
-    PastState, Receipt, Replica, Reply, Residency, Saving, Sending,
+    PastState, Reading, Receipt, Replica, Reply, Residency, Saving, Seen, Sending, ShardState, Shards,
 };
 pub use orchestrix_core as core;
 pub use settings::Settings;

@@ -12,7 +12,7 @@ use orchestrix_core::Aggregate;
 
 use super::directory::Seat;
 use super::lifecycle::Next;
-use super::recovery;
+use super::recovery::{self, Purpose};
 
 /// What the aggregate has to do after work that it looked at, or after commits that were settled.
 pub(crate) struct Follow(pub(crate) Next);
@@ -56,7 +56,7 @@ impl<A: Aggregate> AggregateActor<A> {
             let instance = self.seat.instance.borrow();
             let (shared, telemetry) =
                 (Arc::clone(&instance.local().shared), Arc::clone(instance.telemetry()));
-            recovery::recover::<A>(shared, instance.stream().clone(), telemetry)
+            recovery::recover::<A>(shared, instance.stream().clone(), telemetry, Purpose::Decide)
         };
         context.wait(recovered.into_actor(self).map(|recovered, actor, context| {
             let next = actor.seat.instance.borrow_mut().on_recovered(recovered);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use orchestrix_core::{ShardId, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::{Local, Slot};
@@ -35,13 +36,17 @@ pub(crate) enum Inbox {
     },
     /// Nothing but a reason to look at what the residency has given up.
     Look,
-    /// Sends everybody out of memory because the shards are lost, takes no more work, and answers when they have gone.
-    Fence(oneshot::Sender<()>),
-    /// Takes work again after a [`Fence`](Inbox::Fence).
-    Reopen,
+    /// Sends the aggregates of shards out of memory that take no more work, each when it has finished what it has, and
+    /// answers when they have gone.
+    Seal(Arc<[ShardId]>, oneshot::Sender<()>),
+    /// Sends the aggregates of shards out of memory at once, because the shards are lost, and answers when they have
+    /// gone.
+    Fence(Arc<[ShardId]>, oneshot::Sender<()>),
+    /// Asks for the aggregates of a shard that are in memory, the ones that were used last first.
+    Warm(ShardId, oneshot::Sender<Vec<StreamId>>),
     /// Ends the thread.
     Stop,
-    /// Sends everybody out of memory, and answers when they have gone.
+    /// Takes no more work, sends everybody out of memory, and answers when they have gone.
     Drain(oneshot::Sender<()>),
 }
 
@@ -104,8 +109,12 @@ async fn serve(local: Rc<Local>, mut inbox: mpsc::Receiver<Inbox>) {
                 Inbox::Passivate { type_index, find } => local.passivate(type_index, &*find),
                 Inbox::Look => {}
                 Inbox::Drain(drained) => local.drain(drained),
-                Inbox::Fence(gone) => local.fence(gone),
-                Inbox::Reopen => local.reopen(),
+                Inbox::Seal(shards, sealed) => local.seal(&shards, sealed),
+                Inbox::Fence(shards, gone) => local.fence(&shards, gone),
+                Inbox::Warm(shard, list) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = list.send(local.warm_list(shard));
+                }
                 Inbox::Stop => return,
             }
         }

@@ -7,6 +7,9 @@
 //! second queue behind the inbox, and cost more than the decision. What takes time (reading events, ending) is the
 //! actor's: it gets a message, and work that arrives meanwhile is parked by the instance in its order.
 
+mod leaving;
+mod warm;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, AsyncContext};
-use orchestrix_core::{Aggregate, StreamId};
-use tokio::sync::oneshot;
+use orchestrix_core::{Aggregate, Epoch, ShardId, StreamId};
 
 use super::actor::{AggregateActor, Follow, Leave};
+use super::census::Census;
 use super::instance::{Instance, Place};
-use super::job::Job;
+use super::job::{Job, Route};
 use super::lifecycle::Next;
 use super::recovery::guarded;
 use super::shared::{RETRY_AFTER, Shared};
@@ -55,6 +58,8 @@ trait Resident {
     fn settle(&self, settlement: Settlement);
     fn leave(&self);
     fn fence(&self);
+    fn stream(&self) -> StreamId;
+    fn touched(&self) -> Instant;
 }
 
 /// A resident aggregate of a known type. Shared by the directory, which puts work to it and settles its commits in
@@ -92,6 +97,14 @@ impl<A: Aggregate> Resident for Seat<A> {
         let next = instance.on_fenced();
         self.follow(next, &instance);
     }
+
+    fn stream(&self) -> StreamId {
+        self.instance.borrow().stream().clone()
+    }
+
+    fn touched(&self) -> Instant {
+        self.instance.borrow().touched()
+    }
 }
 
 /// Puts a message into an actor's mailbox.
@@ -121,9 +134,10 @@ impl<A: Aggregate> Table<A> {
     }
 }
 
-#[derive(Default)]
 struct Entry {
     generation: u32,
+    /// In the room that the layout leaves, so that shards cost no aggregate any memory.
+    shard: ShardId,
     resident: Option<Rc<dyn Resident>>,
 }
 
@@ -136,16 +150,16 @@ pub(crate) struct Local {
     free: RefCell<Vec<u32>>,
     now: Cell<Instant>,
     touch_pause: Duration,
-    /// Set while it takes no work: what is answered instead.
-    closed: RefCell<Option<NotAttempted>>,
-    /// Whoever waits for the last aggregate to go.
-    drained: RefCell<Option<oneshot::Sender<()>>>,
+    /// The node stops: no work is taken for any shard.
+    stopping: Cell<bool>,
+    census: RefCell<Census>,
 }
 
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, index: u16, tables: Vec<Box<dyn Any>>) -> Rc<Self> {
         // A tenth of the idle time, so that what is in use is never taken for idle.
         let touch_pause = TOUCH_PAUSE_MAX.min(shared.settings.residency_idle_max / 10);
+        let census = RefCell::new(Census::new(shared.shards));
         Rc::new(Self {
             shared,
             touch_pause,
@@ -154,8 +168,8 @@ impl Local {
             entries: RefCell::default(),
             free: RefCell::default(),
             now: Cell::new(Instant::now()),
-            closed: RefCell::default(),
-            drained: RefCell::default(),
+            stopping: Cell::new(false),
+            census,
         })
     }
 
@@ -166,11 +180,39 @@ impl Local {
 
     /// Hands a job to the actor of its aggregate, which is started if it is not resident.
     pub(crate) fn deliver<A: Aggregate>(self: &Rc<Self>, job: Box<dyn Job<A>>) {
-        if let Some(why) = &*self.closed.borrow() {
-            job.refuse(why.clone());
+        if self.stopping.get() {
+            job.refuse(NotAttempted::ShuttingDown);
             return;
         }
-        let seat = self.resident::<A>(&*job);
+        let shard = job.route().shard;
+        let Some(term) = self.shared.ownership.open_term(shard) else {
+            job.refuse(self.shared.ownership.not_owner(shard));
+            return;
+        };
+        let seat = self.resident::<A>(&*job, term);
+        if seat.instance.borrow().place().term != term {
+            // Its shard was lost and owned again before it had gone: it has no part in what comes now.
+            seat.fence();
+            job.refuse(self.shared.ownership.not_owner(shard));
+            return;
+        }
+        self.put(&seat, job);
+    }
+
+    /// Tells whether the node stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Finds an aggregate that is resident and has a state, whoever owns its shard.
+    pub(super) fn running<A: Aggregate>(&self, route: &Route) -> Option<Rc<Seat<A>>> {
+        let tables = self.tables.borrow();
+        let seat = tables[route.type_index].downcast_ref::<Table<A>>()?.by_id.get(&route.id)?;
+        seat.instance.borrow().is_running().then(|| Rc::clone(seat))
+    }
+
+    /// Puts a job to an aggregate that is resident.
+    pub(super) fn put<A: Aggregate>(&self, seat: &Seat<A>, job: Box<dyn Job<A>>) {
         let mut instance = seat.instance.borrow_mut();
         let limit = self.shared.settings.mailbox_commands_max;
         if instance.depth() as usize >= limit {
@@ -189,7 +231,7 @@ impl Local {
         seat.follow(next, &instance);
     }
 
-    fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>) -> Rc<Seat<A>> {
+    fn resident<A: Aggregate>(self: &Rc<Self>, job: &dyn Job<A>, term: Epoch) -> Rc<Seat<A>> {
         let route = job.route();
         let mut tables = self.tables.borrow_mut();
         let table =
@@ -200,7 +242,7 @@ impl Local {
         let slot = self.take_slot();
         let mut started = None;
         AggregateActor::create(|context| {
-            let place = Place { slot, type_index: route.type_index, shard: route.shard };
+            let place = Place { slot, type_index: route.type_index, shard: route.shard, term };
             let stream = StreamId::new(A::TYPE.as_str(), Arc::clone(&route.id));
             let telemetry = Arc::clone(&table.telemetry);
             let instance = Instance::new(stream, place, Rc::clone(self), telemetry, self.now.get());
@@ -209,7 +251,9 @@ impl Local {
             AggregateActor::new(seat)
         });
         let seat = started.expect("create calls its closure");
-        self.entries.borrow_mut()[slot.index as usize].resident = Some(Rc::clone(&seat) as _);
+        let entry = &mut self.entries.borrow_mut()[slot.index as usize];
+        (entry.shard, entry.resident) = (route.shard, Some(Rc::clone(&seat) as _));
+        self.census.borrow_mut().came(route.shard);
         table.by_id.insert(Arc::clone(&route.id), Rc::clone(&seat));
         seat
     }
@@ -217,7 +261,7 @@ impl Local {
     fn take_slot(&self) -> Slot {
         let mut entries = self.entries.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            entries.push(Entry::default());
+            entries.push(Entry { generation: 0, shard: ShardId::default(), resident: None });
             entries.len() as u32 - 1
         });
         Slot { arbiter: self.index, index, generation: entries[index as usize].generation }
@@ -226,7 +270,7 @@ impl Local {
     /// Forgets an aggregate that ends. The caller has checked that nothing is unanswered. Once is enough: a second
     /// call for the same tenant of the slot does nothing.
     pub(crate) fn remove<A: Aggregate>(&self, instance: &Instance<A>) {
-        let Place { slot, type_index, .. } = instance.place();
+        let Place { slot, type_index, shard, .. } = instance.place();
         let mut entries = self.entries.borrow_mut();
         let entry = &mut entries[slot.index as usize];
         if entry.generation != slot.generation {
@@ -240,7 +284,7 @@ impl Local {
         }
         self.free.borrow_mut().push(slot.index);
         self.shared.residents.forget(slot);
-        self.report_drained();
+        self.census.borrow_mut().went(shard);
     }
 
     /// Tells aggregates what became of their commits.
@@ -252,57 +296,20 @@ impl Local {
         }
     }
 
-    /// Sends those out of memory that the residency has given up.
-    pub(crate) fn passivate_evicted(&self) {
-        for slot in self.shared.residents.take_evicted(self.index) {
-            if let Some(resident) = self.at(slot) {
-                resident.leave();
+    /// A commit was lost. A shard with another owner is lost where leases are; elsewhere the whole node is out.
+    pub(crate) fn on_loss(&self, loss: &Loss, stream: &StreamId, place: Place) {
+        if *loss != Loss::Fenced {
+            return;
+        }
+        let Place { shard, term, .. } = place;
+        let standing = &self.shared.standing;
+        if !standing.has_leases() {
+            if standing.depose() {
+                tracing::error!(%stream, "a shard has another owner; this node stops answering");
             }
-        }
-    }
-
-    /// Sends one aggregate out of memory, if it is resident.
-    pub(crate) fn passivate(&self, type_index: usize, find: &dyn Fn(&dyn Any) -> Option<Slot>) {
-        let slot = find(&*self.tables.borrow()[type_index]);
-        if let Some(resident) = slot.and_then(|slot| self.at(slot)) {
-            resident.leave();
-        }
-    }
-
-    /// Sends everybody out of memory and says so when the last one has gone.
-    pub(crate) fn drain(&self, drained: oneshot::Sender<()>) {
-        self.close(NotAttempted::ShuttingDown, drained, |resident| resident.leave());
-    }
-
-    /// Sends everybody out of memory at once, since the shards are lost, and says so when the last one has gone.
-    pub(crate) fn fence(&self, gone: oneshot::Sender<()>) {
-        let why = NotAttempted::unavailable("this node lost its shards to another owner");
-        self.close(why, gone, |resident| resident.fence());
-    }
-
-    /// Takes work again, unless the node is stopping.
-    pub(crate) fn reopen(&self) {
-        let mut closed = self.closed.borrow_mut();
-        if *closed != Some(NotAttempted::ShuttingDown) {
-            *closed = None;
-        }
-    }
-
-    fn close(&self, why: NotAttempted, gone: oneshot::Sender<()>, go: impl Fn(&dyn Resident)) {
-        *self.closed.borrow_mut() = Some(why);
-        *self.drained.borrow_mut() = Some(gone);
-        for entry in &*self.entries.borrow() {
-            if let Some(resident) = &entry.resident {
-                go(&**resident);
-            }
-        }
-        self.report_drained();
-    }
-
-    /// A commit was lost: a shard with another owner means that this node is out.
-    pub(crate) fn on_loss(&self, loss: &Loss, stream: &StreamId) {
-        if *loss == Loss::Fenced && self.shared.standing.depose() {
-            tracing::error!(%stream, "a shard has another owner; this node stops answering");
+        } else if self.shared.ownership.lose(shard, term) {
+            standing.ask();
+            tracing::error!(%stream, %shard, "the shard has another owner; this node stops answering for it");
         }
     }
 
@@ -310,14 +317,6 @@ impl Local {
         let entries = self.entries.borrow();
         let entry = entries.get(slot.index as usize)?;
         if entry.generation == slot.generation { entry.resident.clone() } else { None }
-    }
-
-    fn report_drained(&self) {
-        let is_empty = self.entries.borrow().len() == self.free.borrow().len();
-        if is_empty && let Some(drained) = self.drained.borrow_mut().take() {
-            // Whoever asked may have stopped waiting.
-            let _ = drained.send(());
-        }
     }
 }
 

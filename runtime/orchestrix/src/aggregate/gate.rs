@@ -17,14 +17,21 @@ pub(crate) type Output = Box<dyn FnOnce(Result<(), Withheld>)>;
 pub(crate) enum Withheld {
     /// The events that it saw are not stored and never will be.
     Lost(NotAttempted),
+    /// The aggregate ends while the events that it saw are on their way: they may yet be stored, or not.
+    Undecided(NotAttempted),
     /// The node may not speak for the aggregate any more. What it saw may well be so.
     NotOurs(NotAttempted),
+    /// The node's lease has ended. The aggregate may still be its own, and what it saw may well be so.
+    Lapsed(NotAttempted),
 }
 
 impl From<Withheld> for NotAttempted {
     fn from(withheld: Withheld) -> Self {
         match withheld {
-            Withheld::Lost(why) | Withheld::NotOurs(why) => why,
+            Withheld::Lost(why)
+            | Withheld::Undecided(why)
+            | Withheld::NotOurs(why)
+            | Withheld::Lapsed(why) => why,
         }
     }
 }
@@ -59,10 +66,10 @@ impl Gate {
     }
 
     /// Answers everything that is left with a failure and returns how many answers that were.
-    pub(crate) fn fail(&mut self, why: &NotAttempted) -> u32 {
+    pub(crate) fn fail(&mut self, why: &Withheld) -> u32 {
         let failed = self.waiting.len() as u32;
         for (_, output) in self.waiting.drain(..) {
-            output(Err(Withheld::Lost(why.clone())));
+            output(Err(why.clone()));
         }
         failed
     }
@@ -110,7 +117,7 @@ mod tests {
     fn what_saw_a_lost_event_fails() {
         let (mut gate, heard) = gate(&[4, 6]);
         assert_eq!(gate.release(Version::new(4), &Ok(())), 1);
-        assert_eq!(gate.fail(&NotAttempted::ShuttingDown), 1);
+        assert_eq!(gate.fail(&Withheld::Lost(NotAttempted::ShuttingDown)), 1);
         assert_eq!(*heard.borrow(), [(4, true), (6, false)]);
     }
 }

@@ -1,5 +1,8 @@
 //! A state with its life, its gate and its memory: what the actor carries, without the actor.
 
+mod answers;
+mod upkeep;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -8,49 +11,20 @@ use std::time::{Duration, Instant};
 
 use orchestrix_core::store::{Commit, QuarantineRecord, Receipt};
 use orchestrix_core::{
-    Aggregate, CommandId, Context, Epoch, Metadata, ShardId, SnapshotPolicy, StreamId, Timestamp, Version,
+    Aggregate, CommandId, Context, Epoch, Metadata, ShardId, StreamId, Timestamp, Version,
 };
 
 use super::dedup::{Memory, Verdict};
 use super::directory::{Local, Slot};
 use super::draft::Draft;
 use super::gate::{Gate, Withheld};
-use super::job::{Deliver, Job, Ran};
+use super::job::{Job, Ran};
 use super::lifecycle::{Admission, Lifecycle, Next};
-use super::recovery::{Recovered, Unrecovered, guarded, panic_words};
+use super::recovery::{Recovered, Unrecovered, panic_words};
 use super::remembered::{Remembered, Reply};
-use super::snapshotter::{self, Taken};
-use crate::error::NotAttempted;
 use crate::telemetry::TypeTelemetry;
 use crate::writer::{Append, Fate, Loss, Pending, Settlement};
-
-/// What every resident aggregate weighs besides its state: actor, directory and residency entries.
-/// Measured with `loadtest footprint`.
-const OVERHEAD_BYTES: usize = 2_048;
-
-/// A snapshot on passivation pays when this many events would have to be replayed otherwise.
-const PASSIVATION_EVENTS_MIN: u64 = 16;
-
-/// A remembered command, in bytes: its entry and a short reply.
-const REMEMBERED_BYTES: usize = 72;
-
-/// An aggregate is weighed again when this many bytes were applied to it, or a quarter of its weight if that is more.
-const WEIGH_BYTES_MIN: usize = 4 << 10;
-
-/// Above this size a snapshot also waits until as many bytes of events have come, so that snapshots at most double
-/// what is written.
-const LARGE_SNAPSHOT_BYTES: u64 = 16 << 10;
-
-/// What has happened since the last snapshot.
-#[derive(Default)]
-struct Progress {
-    events: u64,
-    bytes: u64,
-    replay_time: Duration,
-    last_bytes: u64,
-    /// A snapshot that waits for its version to be durable.
-    waiting: Option<Box<Taken>>,
-}
+use upkeep::Progress;
 
 /// Where a resident aggregate is on its arbiter.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +32,8 @@ pub(crate) struct Place {
     pub(crate) slot: Slot,
     pub(crate) type_index: usize,
     pub(crate) shard: ShardId,
+    /// The term of the shard in which it was loaded; in a later one it does not speak.
+    pub(crate) term: Epoch,
 }
 
 /// One resident aggregate.
@@ -167,16 +143,22 @@ impl<A: Aggregate> Instance<A> {
         self.telemetry.passivated();
     }
 
+    /// Returns when the residency was last told that it is in use.
+    pub(crate) fn touched(&self) -> Instant {
+        self.touched
+    }
+
+    /// Tells whether it has a state and decides on it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.life.is_running()
+    }
+
     pub(crate) fn state(&self) -> &A {
         &self.state
     }
 
     pub(crate) fn head(&self) -> Version {
         self.life.head()
-    }
-
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.local.shared.ownership.epoch(self.place.shard)
     }
 
     /// Opens the span of a command; it costs nothing unless somebody listens at this level.
@@ -224,7 +206,7 @@ impl<A: Aggregate> Instance<A> {
                 Next::Stay
             }
             Admission::Refuse(ending) => {
-                job.refuse(ending.to_not_attempted(&self.stream));
+                job.refuse(self.told_of(&ending));
                 self.answered(1);
                 Next::End
             }
@@ -262,7 +244,7 @@ impl<A: Aggregate> Instance<A> {
         self.life.on_poisoned(reason)
     }
 
-    /// The node lost its shards: the state may be old.
+    /// The node lost the shard: the state may be old.
     pub(crate) fn on_fenced(&mut self) -> Next {
         self.life.on_fenced()
     }
@@ -284,9 +266,7 @@ impl<A: Aggregate> Instance<A> {
     /// Queues the commit of what was just applied and remembers its command.
     pub(crate) fn append(&mut self, draft: Draft<A::Event>, pending: Box<dyn Pending>) {
         let (events, expected) = (draft.stored.len() as u64, self.life.head());
-        self.progress.events += events;
-        self.progress.bytes += draft.payload_bytes();
-        self.unweighed += draft.payload_bytes() as usize + REMEMBERED_BYTES;
+        self.grow(events, draft.payload_bytes());
         self.life.on_appended(events);
         let command = Remembered {
             id: draft.command_id,
@@ -318,47 +298,17 @@ impl<A: Aggregate> Instance<A> {
         }
     }
 
-    /// Answers once everything that the state contains is durable.
-    pub(crate) fn hold(&mut self, output: impl FnOnce(Result<(), Withheld>) + 'static) -> Ran<A> {
-        self.hold_until(self.life.head(), output)
-    }
-
-    /// Looks, after an answer was computed, whether this node still speaks for the aggregate.
-    fn may_speak(&self) -> Result<(), Withheld> {
-        self.local.shared.standing.check().map_err(Withheld::NotOurs)
-    }
-
-    /// Refuses a job for what the memory of commands says, once that is durable: the command that an id was used for
-    /// may vanish yet.
-    pub(crate) fn hold_refusal(&mut self, job: Box<impl Deliver + 'static>, why: NotAttempted) -> Ran<A> {
-        self.hold(move |end| job.refuse(end.err().map_or(why, NotAttempted::from)))
-    }
-
-    /// Answers once a version is durable. Answers leave in order, so this one does not overtake an earlier one.
-    pub(crate) fn hold_until(
-        &mut self,
-        needs: Version,
-        output: impl FnOnce(Result<(), Withheld>) + 'static,
-    ) -> Ran<A> {
-        if needs <= self.life.durable() {
-            output(self.may_speak());
-            return Ran::Answered;
-        }
-        self.gate.hold(self.life.head(), Box::new(output));
-        Ran::Held
-    }
-
     /// The lane answered commits.
     pub(crate) fn on_settled(&mut self, settlement: &Settlement) -> Next {
         let next = self.life.on_settled(settlement);
         let durable = self.life.durable();
-        let released =
-            if self.gate.has_due(durable) { self.gate.release(durable, &self.may_speak()) } else { 0 };
+        let released = self.release(durable);
         self.answered(settlement.answered + released);
         if let Some(loss) = &settlement.loss {
-            let failed = self.gate.fail(&loss.to_not_attempted());
+            let lost = Withheld::Lost(loss.to_not_attempted(self.place.shard));
+            let failed = self.gate.fail(&lost);
             self.answered(failed);
-            self.local.on_loss(loss, &self.stream);
+            self.local.on_loss(loss, &self.stream, self.place);
         } else {
             self.after_durable();
         }
@@ -372,15 +322,9 @@ impl<A: Aggregate> Instance<A> {
                 if self.life.on_recovered(recovered.version) == Next::End {
                     return Next::End;
                 }
+                self.progress = Progress::since(&recovered);
                 self.state = recovered.state;
                 self.memory = recovered.memory;
-                self.progress = Progress {
-                    events: recovered.replayed,
-                    bytes: recovered.replayed_bytes,
-                    replay_time: recovered.took,
-                    last_bytes: recovered.snapshot_bytes,
-                    waiting: None,
-                };
                 self.weigh();
                 self.resume()
             }
@@ -411,16 +355,6 @@ impl<A: Aggregate> Instance<A> {
         Next::Stay
     }
 
-    /// Answers everything that still waits, because the aggregate ends.
-    pub(crate) fn refuse_all(&mut self) {
-        let Some(ending) = self.life.ending() else { return };
-        let why = ending.to_not_attempted(&self.stream);
-        let jobs = self.suspect.take().into_iter().chain(self.parked.drain(..));
-        let refused = jobs.map(|job| job.refuse(why.clone())).count() as u32;
-        let failed = self.gate.fail(&why);
-        self.answered(refused + failed);
-    }
-
     /// It should leave memory; it goes as soon as it has nothing to do.
     pub(crate) fn on_passivate(&mut self) -> Next {
         self.leaving = true;
@@ -438,86 +372,9 @@ impl<A: Aggregate> Instance<A> {
             return Next::Stay;
         }
         let next = self.life.on_passivate(true);
-        if next == Next::End && self.policy_is_on() && self.progress.events >= PASSIVATION_EVENTS_MIN {
-            self.take_snapshot();
-            self.send_snapshot();
+        if next == Next::End {
+            self.snapshot_before_leaving();
         }
         next
-    }
-
-    /// More became durable: snapshots and weight follow.
-    fn after_durable(&mut self) {
-        if self.is_snapshot_due() {
-            self.take_snapshot();
-        }
-        let durable = self.life.durable();
-        if self.progress.waiting.as_ref().is_some_and(|taken| taken.version <= durable) {
-            self.send_snapshot();
-        }
-        if self.unweighed >= WEIGH_BYTES_MIN.max(self.weight / 4) {
-            self.weigh();
-        }
-    }
-
-    fn policy(&self) -> SnapshotPolicy {
-        A::snapshot_policy().unwrap_or(self.local.shared.settings.snapshots)
-    }
-
-    fn policy_is_on(&self) -> bool {
-        !self.policy().is_off()
-    }
-
-    fn is_snapshot_due(&self) -> bool {
-        let progress = &self.progress;
-        let large = progress.last_bytes > LARGE_SNAPSHOT_BYTES && progress.bytes < progress.last_bytes;
-        progress.waiting.is_none()
-            && !large
-            && self.life.is_running()
-            && self.policy().is_due(progress.events, progress.bytes, progress.replay_time)
-    }
-
-    /// Encodes the state as it is now, ahead of the store; it is saved when its version is durable.
-    fn take_snapshot(&mut self) {
-        let now = self.local.shared.clock.now();
-        match snapshotter::take(
-            &self.stream,
-            self.place.shard,
-            self.life.head(),
-            &self.state,
-            &self.memory,
-            now,
-        ) {
-            Ok(taken) => {
-                let last_bytes = taken.bytes.len() as u64;
-                self.progress =
-                    Progress { last_bytes, waiting: Some(Box::new(taken)), ..Progress::default() };
-            }
-            Err(error) => {
-                self.progress = Progress::default();
-                self.telemetry.aggregate_error(&self.stream, "snapshot", &error.to_string(), None);
-            }
-        }
-    }
-
-    /// Hands the snapshot over; when the queue is full it is dropped, since a snapshot can be taken again.
-    fn send_snapshot(&mut self) {
-        if let Some(taken) = self.progress.waiting.take()
-            && self.local.shared.snapshots.try_send(*taken).is_err()
-        {
-            self.telemetry.snapshot_dropped();
-        }
-    }
-
-    /// Tells the residency how much memory this aggregate takes, when that has changed by more than a quarter.
-    fn weigh(&mut self) {
-        self.unweighed = 0;
-        // A state whose encoder panics has no snapshot either; its own size is a fair weight for it.
-        let encoded = guarded(|| orchestrix_core::codec::bincode::size_of(&self.state)).unwrap_or_default();
-        let state = size_of::<A>() + encoded;
-        let weight = OVERHEAD_BYTES + state + self.memory.weight_bytes();
-        if weight.abs_diff(self.weight) * 4 > self.weight {
-            self.weight = weight;
-            self.local.shared.residents.weigh(self.place.slot, weight);
-        }
     }
 }

@@ -4,14 +4,14 @@
 //! Its [`Answer`] leads back to the caller, and tells for certain whether work that timed out was looked at.
 
 use std::any::type_name;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use orchestrix_core::codec::json;
 use orchestrix_core::{
-    Aggregate, Command, CommandId, Context, DecodeError, Epoch, Event, Handle, Metadata, ShardId, Timestamp,
-    Version,
+    Aggregate, Command, CommandId, Context, DecodeError, Event, Handle, Metadata, ShardId, Timestamp, Version,
 };
 
 use super::call::Answer;
@@ -96,7 +96,7 @@ pub(crate) struct Promised<R> {
 pub(crate) type CommandAnswer<C> = Result<Done<<C as Command>::Reply>, SendError<<C as Command>::Refusal>>;
 
 /// A command job that also knows its aggregate.
-pub(crate) struct Typed<A, J>(pub(crate) J, pub(crate) std::marker::PhantomData<fn() -> A>);
+pub(crate) struct Typed<A, J>(pub(crate) J, pub(crate) PhantomData<fn() -> A>);
 
 impl<A: Handle<C>, C: Command> Deliver for Typed<A, CommandJob<C>> {
     fn deliver(self: Box<Self>, local: &Rc<Local>) {
@@ -240,7 +240,9 @@ impl<A: Handle<C>, C: Command> Typed<A, CommandJob<C>> {
 fn not_repeated<E: From<NotAttempted> + From<Unknown>>(command_id: CommandId, why: Withheld) -> E {
     match why {
         Withheld::Lost(why) => why.into(),
-        Withheld::NotOurs(why) => Unknown { command_id, reason: why.to_string().into() }.into(),
+        Withheld::Undecided(why) | Withheld::NotOurs(why) | Withheld::Lapsed(why) => {
+            Unknown { command_id, reason: why.to_string().into() }.into()
+        }
     }
 }
 
@@ -263,68 +265,8 @@ impl<A: Handle<C>, C: Command> Pending for Typed<A, CommandJob<C>> {
             Fate::Durable(epoch) => {
                 Ok(Done { reply, version, shard, epoch: *epoch, command_id, duplicate: false })
             }
-            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+            Fate::Lost(loss) => Err(loss.to_not_attempted(shard).into()),
         });
-    }
-}
-
-/// A look at the state.
-pub(crate) struct ReadJob<F, R> {
-    pub(crate) envelope: Envelope<Result<Seen<R>, NotAttempted>>,
-    pub(crate) view: F,
-}
-
-/// What a read saw, and where.
-pub(crate) struct Seen<R> {
-    pub(crate) value: R,
-    pub(crate) version: Version,
-    pub(crate) epoch: Epoch,
-}
-
-impl<A: Aggregate, F, R> Deliver for Typed<A, ReadJob<F, R>>
-where
-    F: FnOnce(&A) -> R + Send + 'static,
-    R: Send + 'static,
-{
-    fn deliver(self: Box<Self>, local: &Rc<Local>) {
-        local.deliver::<A>(self);
-    }
-
-    fn refuse(self: Box<Self>, why: NotAttempted) {
-        self.0.envelope.answer.give(Err(why));
-    }
-}
-
-impl<A: Aggregate, F, R> Job<A> for Typed<A, ReadJob<F, R>>
-where
-    F: FnOnce(&A) -> R + Send + 'static,
-    R: Send + 'static,
-{
-    fn route(&self) -> &Route {
-        &self.0.envelope.route
-    }
-
-    fn command_id(&self) -> Option<CommandId> {
-        None
-    }
-
-    fn run(self: Box<Self>, instance: &mut Instance<A>) -> Ran<A> {
-        let ReadJob { envelope, view } = self.0;
-        if let Err(why) = envelope.answer.start() {
-            envelope.answer.give(Err(why));
-            return Ran::Answered;
-        }
-        // A view is the caller's code, not the aggregate's: when it panics, it fails alone.
-        let value = match catch_unwind(AssertUnwindSafe(|| view(instance.state()))) {
-            Ok(value) => value,
-            Err(panic) => {
-                let words = format!("the view panicked: {}", panic_words(&*panic));
-                envelope.answer.give(Err(NotAttempted::unavailable(words)));
-                return Ran::Answered;
-            }
-        };
-        let seen = Seen { value, version: instance.head(), epoch: instance.epoch() };
-        instance.hold(move |end| envelope.answer.give(end.map(|()| seen).map_err(NotAttempted::from)))
     }
 }
 
@@ -428,7 +370,7 @@ impl Pending for PendingSave {
             Fate::Durable(epoch) => {
                 Ok(Done { reply: (), version, shard, epoch: *epoch, command_id, duplicate: false })
             }
-            Fate::Lost(loss) => Err(loss.to_not_attempted().into()),
+            Fate::Lost(loss) => Err(loss.to_not_attempted(shard).into()),
         });
     }
 }

@@ -168,7 +168,7 @@ impl Lifecycle {
         self.become_ended(Ending::Quarantined(reason))
     }
 
-    /// The node lost its shards. Commits in flight are still waited for.
+    /// The node lost the shard. Commits in flight are still waited for.
     pub(crate) fn on_fenced(&mut self) -> Next {
         self.become_ended(Ending::Fenced)
     }
@@ -209,11 +209,15 @@ impl Lifecycle {
 }
 
 impl Ending {
-    /// Says it to a caller whose work was not looked at.
-    pub(crate) fn to_not_attempted(&self, stream: &orchestrix_core::StreamId) -> NotAttempted {
+    /// Says it to a caller whose work was not looked at; `fenced` says who owns the shard.
+    pub(crate) fn to_not_attempted(
+        &self,
+        stream: &orchestrix_core::StreamId,
+        fenced: impl FnOnce() -> NotAttempted,
+    ) -> NotAttempted {
         match self {
             Self::Passivated => NotAttempted::unavailable("the aggregate left memory"),
-            Self::Fenced => NotAttempted::unavailable("the shard has another owner"),
+            Self::Fenced => fenced(),
             Self::Unavailable(reason) => NotAttempted::Unavailable { reason: Arc::clone(reason) },
             Self::Quarantined(reason) => {
                 NotAttempted::Quarantined { stream: stream.clone(), reason: Arc::clone(reason) }
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_while_the_shards_were_lost_is_not_used() {
+    fn what_was_read_while_the_shard_was_lost_is_not_used() {
         let mut life = Lifecycle::new();
         assert_eq!(life.on_fenced(), Next::End);
         assert_eq!(life.on_recovered(Version::new(3)), Next::End);

@@ -8,11 +8,13 @@
 //! | `remembered` ◇ | the commands that one aggregate remembers |
 //! | `draft` | what a command decided, in its stored form |
 //! | `instance` | a state with its life, its gate and its memory: what the actor carries |
-//! | `job` | a command, a read or a save on its way to an instance and its answer on the way back |
+//! | `job` | a command or a save on its way to an instance and its answer on the way back |
+//! | `look` | a read on its way; local ones look whoever owns the shard |
 //! | `call` | one piece of work between its caller and whoever answers it |
 //! | `recovery` | from snapshot and events to a state |
 //! | `actor` | the actix shell around an instance |
-//! | `directory` | who is resident on one arbiter; hands work to actors |
+//! | `directory` | who is resident on one arbiter; hands work to actors; sends them out of memory |
+//! | `census` | how many of each shard are resident, and who waits for none to be |
 //! | `arbiter` | the threads that carry actors |
 //! | `residency` | who stays in memory |
 //! | `snapshotter` | saves snapshots off the command path |
@@ -23,6 +25,7 @@
 mod actor;
 mod arbiter;
 mod call;
+mod census;
 mod dedup;
 mod directory;
 mod draft;
@@ -30,6 +33,7 @@ mod gate;
 mod instance;
 mod job;
 mod lifecycle;
+mod look;
 mod recovery;
 mod remembered;
 mod residency;
@@ -41,12 +45,13 @@ pub(crate) use call::{Unanswered, Waiting, open as open_call};
 pub(crate) use dedup::{Memory, Window};
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
-    CommandAnswer, CommandJob, Deliver, Envelope, ReadJob, Route, SaveJob, Seen, Typed, events_fingerprint,
+    CommandAnswer, CommandJob, Deliver, Envelope, Route, SaveJob, Typed, events_fingerprint,
 };
+pub(crate) use look::{ReadJob, wake};
 pub(crate) use recovery::{FoldError, fold, guarded, remember};
 pub(crate) use residency::Residents;
-pub(crate) use shared::{InFlight, RETRY_AFTER, Shared};
+pub(crate) use shared::{InFlight, RETRY_AFTER, Shared, Wake};
 pub(crate) use snapshotter::{
-    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, check as check_snapshot, open as open_snapshot,
+    QUEUE_MAX as SNAPSHOTS_WAITING_MAX, Snapshotter, ToSave, check as check_snapshot, open as open_snapshot,
     take as take_snapshot,
 };

@@ -115,11 +115,21 @@ pub(crate) fn fold<A: Aggregate>(
     Ok(())
 }
 
+/// What an aggregate is rebuilt for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To decide: this node owns its shard.
+    Decide,
+    /// To be looked at once, whoever owns its shard. Nothing is mended in the store.
+    Look,
+}
+
 /// Rebuilds one aggregate. The number of those that do it at once is bounded by `loads_in_flight_max`.
 pub(crate) async fn recover<A: Aggregate>(
     shared: Arc<Shared>,
     stream: StreamId,
     telemetry: Arc<TypeTelemetry>,
+    purpose: Purpose,
 ) -> Result<Recovered<A>, Unrecovered> {
     let _permit = shared.loads.acquire().await;
     let page = shared.settings.load_page_events;
@@ -129,7 +139,7 @@ pub(crate) async fn recover<A: Aggregate>(
         return Err(Unrecovered { ending: Ending::Quarantined(quarantine.reason.into()), quarantine: None });
     }
     telemetry.loaded(&stream, loaded.events.len() as u64, started.elapsed());
-    let replay = Replay { shared: &shared, stream: &stream, telemetry: &telemetry, started };
+    let replay = Replay { shared: &shared, stream: &stream, telemetry: &telemetry, purpose, started };
     replay.run(loaded, page).await
 }
 
@@ -137,6 +147,7 @@ struct Replay<'a> {
     shared: &'a Shared,
     stream: &'a StreamId,
     telemetry: &'a TypeTelemetry,
+    purpose: Purpose,
     started: Instant,
 }
 
@@ -145,7 +156,8 @@ impl Replay<'_> {
         let head = loaded.version;
         let from_snapshot = self.open_snapshot::<A>(&loaded);
         let used_snapshot = from_snapshot.is_some();
-        if loaded.snapshot.as_ref().is_some_and(|snapshot| snapshot.version > head) {
+        let is_ahead = loaded.snapshot.as_ref().is_some_and(|snapshot| snapshot.version > head);
+        if is_ahead && self.purpose == Purpose::Decide {
             self.delete_snapshot().await;
         }
         let first = match from_snapshot {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use orchestrix_core::{Clock, EventStore, ShardCount, ShardId};
+use orchestrix_core::{Clock, Epoch, EventStore, ShardCount, ShardId};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::dedup::Window;
+use super::gate::Withheld;
+use super::job::{Deliver, Envelope};
 use super::residency::Residents;
-use super::snapshotter::Taken;
-use crate::cluster::Standing;
+use super::snapshotter::ToSave;
+use crate::cluster::{Confirms, Silence, Standing};
 use crate::error::NotAttempted;
-use crate::node::Past;
+use crate::node::{Past, Seen};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::writer::{Append, Ownership};
@@ -27,18 +29,39 @@ pub(crate) struct Shared {
     pub(crate) shards: ShardCount,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) lanes: Vec<mpsc::Sender<Append>>,
-    pub(crate) snapshots: mpsc::Sender<Taken>,
+    pub(crate) snapshots: mpsc::Sender<ToSave>,
     pub(crate) residents: Residents,
     pub(crate) loads: Arc<Semaphore>,
     pub(crate) telemetry: Arc<Telemetry>,
     /// Whether the node may answer for its shards.
     pub(crate) standing: Standing,
+    pub(crate) confirms: Confirms,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The registered types by their places: their names, and how one of theirs is brought into memory.
+    pub(crate) kinds: Vec<(&'static str, Wake)>,
 }
+
+/// Makes a job that brings an aggregate into memory.
+pub(crate) type Wake = fn(Envelope<Result<Seen<()>, NotAttempted>>) -> Box<dyn Deliver>;
 
 impl Shared {
     /// Returns the lane that carries a shard's commits.
     pub(crate) fn lane(&self, shard: ShardId) -> &mpsc::Sender<Append> {
         &self.lanes[shard.get() as usize % self.lanes.len()]
+    }
+
+    /// Says, after an answer was computed, whether this node still speaks for an aggregate that was loaded in this term.
+    /// That is two loads and a look at the clock.
+    pub(crate) fn may_speak(&self, shard: ShardId, term: Epoch) -> Result<(), Withheld> {
+        // The lease first: a term that has not ended by the second look was in force at the first one too.
+        let under_lease = self.standing.check();
+        if !self.ownership.speaks(shard, term) {
+            return Err(Withheld::NotOurs(self.ownership.not_owner(shard)));
+        }
+        under_lease.map_err(|silence| match silence {
+            Silence::Lapsed => Withheld::Lapsed(silence.into()),
+            Silence::Lost => Withheld::NotOurs(silence.into()),
+        })
     }
 
     /// Returns how much an aggregate remembers of its commands.

@@ -31,6 +31,15 @@ pub(crate) struct Taken {
     pub(crate) at: Timestamp,
 }
 
+/// What waits for the task that saves.
+#[derive(Debug)]
+pub(crate) enum ToSave {
+    /// A snapshot.
+    Snapshot(Taken),
+    /// Somebody who wants to hear when everything before this has been saved, or could not be.
+    Word(oneshot::Sender<()>),
+}
+
 /// Encodes a state with its memory of commands, and with its place: the bytes of one aggregate must not pass for
 /// those of another.
 pub(crate) fn take<A: Aggregate>(
@@ -72,7 +81,7 @@ pub(crate) fn check(stream: &StreamId, version: Version, bytes: &[u8]) -> Result
 
 /// The task that saves.
 pub(crate) struct Snapshotter {
-    pub(crate) queue: mpsc::Receiver<Taken>,
+    pub(crate) queue: mpsc::Receiver<ToSave>,
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -105,7 +114,25 @@ impl Snapshotter {
         }
     }
 
-    async fn save(&self, round: Vec<Taken>) {
+    /// Saves what has come, and gives word to those who came behind it.
+    async fn save(&self, round: Vec<ToSave>) {
+        let (mut snapshots, mut words) = (Vec::with_capacity(round.len()), Vec::new());
+        for one in round {
+            match one {
+                ToSave::Snapshot(taken) => snapshots.push(taken),
+                ToSave::Word(word) => words.push(word),
+            }
+        }
+        if !snapshots.is_empty() {
+            self.write_all(snapshots).await;
+        }
+        for word in words {
+            // Whoever asked may have stopped waiting.
+            let _ = word.send(());
+        }
+    }
+
+    async fn write_all(&self, round: Vec<Taken>) {
         let about: Vec<_> =
             round.iter().map(|taken| (taken.stream.clone(), taken.version, taken.bytes.len())).collect();
         let writes = round.into_iter().map(|taken| self.write(taken)).collect();

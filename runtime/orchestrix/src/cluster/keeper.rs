@@ -1,4 +1,8 @@
-//! Keeps the node's shards: renews the lease, and after a loss sends everybody out of memory and claims anew.
+//! Keeps the node's shards: renews the lease, and claims anew what was lost.
+//!
+//! A shard that an append found to have another owner is that shard's loss: its aggregates leave memory, and it is claimed
+//! again under the same lease, while the others go on. A lease that another run has ended is the loss of all: everybody
+//! leaves memory, and the node claims as a new run.
 //!
 //! No call of the store is ever dropped half-way: the keeper waits for each answer, and is told to stop between two of
 //! them. An answer that comes late does no harm, since the lease is counted from before the question was sent.
@@ -8,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use orchestrix_core::store::{Claim, ClaimError, NodeRecord, Renewed, Report, WriteError};
 use orchestrix_core::{EventStore, Incarnation, ShardId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::boottime::BootTime;
 use super::lease::{Lease, Renewal};
 use super::life::Life;
-use crate::aggregate::{Inbox, Shared};
+use super::shards::Shards;
+use crate::aggregate::Shared;
 use crate::settings::Settings;
 
 /// How often a start looks again whether the shards are free.
@@ -115,10 +121,29 @@ fn record(incarnation: Incarnation, settings: &Settings) -> NodeRecord {
 pub(crate) struct Keeper {
     /// Weak, so that a node that is dropped without a shutdown comes apart; its lease then ends by itself.
     shared: Weak<Shared>,
-    inboxes: Vec<mpsc::WeakSender<Inbox>>,
+    shards: Shards,
     lease: Lease,
     stop: oneshot::Receiver<()>,
     outage: Option<Outage>,
+    lost: Lost,
+}
+
+/// Shards that were lost one by one, on their way back.
+#[derive(Default)]
+struct Lost {
+    shards: Vec<ShardId>,
+    /// Sends their aggregates out of memory. In a task of its own: it may wait for the store, and the lease must be
+    /// renewed meanwhile.
+    fencing: Option<JoinHandle<()>>,
+    /// Why they could not be claimed, as it was said.
+    told: Option<String>,
+}
+
+impl Lost {
+    /// Tells whether the aggregates have gone, and nobody has tried to claim since.
+    fn are_fenced(&self) -> bool {
+        self.fencing.as_ref().is_some_and(JoinHandle::is_finished)
+    }
 }
 
 /// What was said about a store that does not answer: once that it is away, once that the lease has ended, once that it
@@ -134,14 +159,10 @@ struct Ended;
 
 impl Keeper {
     /// Makes the keeper of a node, and the word that ends it.
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        inboxes: &[mpsc::Sender<Inbox>],
-        lease: Lease,
-    ) -> (Self, oneshot::Sender<()>) {
+    pub(crate) fn new(shared: &Arc<Shared>, shards: Shards, lease: Lease) -> (Self, oneshot::Sender<()>) {
         let (stopping, stop) = oneshot::channel();
-        let inboxes = inboxes.iter().map(mpsc::Sender::downgrade).collect();
-        (Self { shared: Arc::downgrade(shared), inboxes, lease, stop, outage: None }, stopping)
+        let shared = Arc::downgrade(shared);
+        (Self { shared, shards, lease, stop, outage: None, lost: Lost::default() }, stopping)
     }
 
     /// Runs until it is told to stop, or the node is gone.
@@ -154,6 +175,7 @@ impl Keeper {
         if shared.standing.is_deposed() {
             return self.claim_anew(&shared).await;
         }
+        shared.standing.looking();
         let sent = BootTime::now();
         let (owner, length) = (shared.ownership.owner(), self.lease.length());
         let renewal = match shared.store.renew(owner, length, Report::default()).await {
@@ -179,8 +201,35 @@ impl Keeper {
             }
             return Ok(());
         };
+        if renewal == Renewal::Extended {
+            self.regain(&shared).await;
+        }
         drop(shared);
-        self.pause(pause).await
+        self.pause(if self.lost.shards.is_empty() { pause } else { pause.min(self.claim_pause()) }).await
+    }
+
+    /// Takes back what was lost one by one, as soon as its aggregates have left memory and nobody else holds it.
+    async fn regain(&mut self, shared: &Shared) {
+        let lost = shared.ownership.take_lost();
+        if !lost.is_empty() {
+            self.lost.shards.extend(lost);
+            let (shards, lost) = (self.shards.clone(), self.lost.shards.clone());
+            self.lost.fencing = Some(tokio::spawn(async move { shards.fence(&lost).await }));
+        }
+        if self.lost.shards.is_empty()
+            || self.lost.fencing.as_ref().is_some_and(|fencing| !fencing.is_finished())
+        {
+            return;
+        }
+        self.lost.fencing = None;
+        match shared.store.claim(&self.lost.shards, shared.ownership.owner()).await {
+            Ok(claims) => {
+                self.shards.open(&claims);
+                self.lost = Lost::default();
+                tracing::info!(shards = claims.len(), "this node holds the shards again that it had lost");
+            }
+            Err(error) => tell_once(&error, &mut self.lost.told),
+        }
     }
 
     fn tell_of_outage(&mut self, error: &WriteError) {
@@ -204,45 +253,47 @@ impl Keeper {
 
     /// Waits, unless there is something to do or to end.
     async fn pause(&mut self, pause: Duration) -> Result<(), Ended> {
-        // An append that was fenced says so at any time; it is looked for in steps.
-        let end = Instant::now() + pause;
+        // An append that was fenced says so at any time, and so do aggregates that have left; it is looked for in steps.
+        let (end, were_fenced) = (Instant::now() + pause, self.lost.are_fenced());
         loop {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return Ok(()) };
             tokio::select! {
                 _ = &mut self.stop => return Err(Ended),
                 () = tokio::time::sleep(left.min(LOOK_PAUSE)) => {}
             }
-            if self.shared()?.standing.is_deposed() {
+            let shared = self.shared()?;
+            let have_left = self.lost.are_fenced() != were_fenced;
+            if shared.standing.is_deposed() || shared.standing.is_asked() || have_left {
                 return Ok(());
             }
         }
     }
 
+    fn claim_pause(&self) -> Duration {
+        (self.lease.length() / RETRIES).min(CLAIM_PAUSE_MAX)
+    }
+
     /// Sends everybody out of memory, since their states may be old, and claims under a new incarnation until it holds.
     async fn claim_anew(&mut self, shared: &Arc<Shared>) -> Result<(), Ended> {
-        self.fence_all().await;
+        let all: Vec<_> = shared.shards.all().collect();
+        self.shards.fence(&all).await;
+        // Those that were lost one by one are among them.
+        (self.lost, _) = (Lost::default(), shared.ownership.take_lost());
         let (former, owner) = (shared.ownership.owner(), Incarnation::fresh());
-        let shards: Vec<_> = shared.shards.all().collect();
         let mut told = None;
         loop {
-            match succeed(&*shared.store, former, owner, &shared.settings, &shards).await {
+            match succeed(&*shared.store, former, owner, &shared.settings, &all).await {
                 Ok((claims, lease)) => {
                     self.lease = lease;
-                    self.resume(shared, owner, &claims).await;
+                    self.resume(shared, owner, &claims);
                     return Ok(());
                 }
-                Err(error) => {
-                    let words = error.to_string();
-                    if told.as_ref() != Some(&words) {
-                        tracing::warn!(%error, "the shards of this node could not be claimed anew; trying on");
-                        told = Some(words);
-                    }
-                }
+                Err(error) => tell_once(&error, &mut told),
             }
-            if self.inboxes.iter().all(|inbox| inbox.upgrade().is_none()) {
+            if self.shards.is_gone() {
                 return Err(Ended);
             }
-            let pause = (self.lease.length() / RETRIES).min(CLAIM_PAUSE_MAX);
+            let pause = self.claim_pause();
             tokio::select! {
                 _ = &mut self.stop => return Err(Ended),
                 () = tokio::time::sleep(pause) => {}
@@ -250,29 +301,21 @@ impl Keeper {
         }
     }
 
-    async fn fence_all(&self) {
-        let mut waiting = Vec::new();
-        for inbox in self.inboxes.iter().filter_map(mpsc::WeakSender::upgrade) {
-            let (gone, wait) = oneshot::channel();
-            if inbox.send(Inbox::Fence(gone)).await.is_ok() {
-                waiting.push(wait);
-            }
-        }
-        for wait in waiting {
-            // An arbiter that is gone has nobody left.
-            let _ = wait.await;
-        }
-    }
-
-    async fn resume(&self, shared: &Shared, owner: Incarnation, claims: &[Claim]) {
-        shared.ownership.change_owner(owner, claims);
-        for inbox in self.inboxes.iter().filter_map(mpsc::WeakSender::upgrade) {
-            // An arbiter that is gone takes no work either way.
-            let _ = inbox.send(Inbox::Reopen).await;
-        }
+    fn resume(&self, shared: &Shared, owner: Incarnation, claims: &[Claim]) {
+        shared.ownership.change_owner(owner);
+        self.shards.open(claims);
         if let Some(until) = self.lease.until() {
             shared.standing.restore(until);
         }
         tracing::info!(shards = claims.len(), %owner, "this node holds its shards again");
+    }
+}
+
+/// Says why shards cannot be claimed, when that is another reason than before.
+fn tell_once(error: &ClaimError, told: &mut Option<String>) {
+    let words = error.to_string();
+    if told.as_ref() != Some(&words) {
+        tracing::warn!(%error, "the shards of this node could not be claimed anew; trying on");
+        *told = Some(words);
     }
 }

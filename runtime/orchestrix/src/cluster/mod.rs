@@ -5,7 +5,9 @@
 //! | `lease` ◇ | until when a lease is believed in, and when it is renewed |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
-//! | `keeper` | renews the lease; after a loss sends everybody out of memory and claims anew |
+//! | `confirm` | asks the store who owns shards, for many reads with one question |
+//! | `shards` | opens, seals and fences single shards of a running node |
+//! | `keeper` | renews the lease; claims anew what was lost: single shards, or all of them as another run |
 //! | `life` | whether another process is certainly gone |
 //!
 //! The lease is for liveness: it says when others may take over, and keeps this node from answering after that. Safety is
@@ -13,12 +15,16 @@
 //! then all of this is one atomic load for each answer.
 
 mod boottime;
+mod confirm;
 mod keeper;
 mod lease;
 mod life;
+mod shards;
 mod standing;
 
+pub(crate) use confirm::Confirms;
 pub(crate) use keeper::{Keeper, hold};
 pub(crate) use lease::Lease;
 pub(crate) use life::{Life, is_gone};
-pub(crate) use standing::Standing;
+pub use shards::Shards;
+pub(crate) use standing::{Silence, Standing};

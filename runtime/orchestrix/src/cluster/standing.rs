@@ -1,7 +1,10 @@
 //! Whether this node may answer now. Every answer that rests on what the node believes (a read, a refusal, a repeated
-//! reply) looks here after it was computed; an answer whose events were stored needs no look, since the store looked.
+//! reply) looks here after it was computed, and at its shard; an answer whose events were stored needs no look, since the
+//! store looked.
+//!
+//! The lease is the whole node's; which shards it holds under it is told by [`Ownership`](crate::writer::Ownership).
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::boottime::BootTime;
 use crate::error::NotAttempted;
@@ -21,6 +24,26 @@ pub(crate) struct Standing {
     /// The end of the lease, in nanoseconds of [`BootTime`].
     until: AtomicU64,
     has_leases: bool,
+    /// Something happened that the store knows more about; the keeper should ask it now.
+    asked: AtomicBool,
+}
+
+/// Why a node says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Its lease has ended, since the store did not answer in time. Nobody may have taken over.
+    Lapsed,
+    /// It does not hold its shards any more.
+    Lost,
+}
+
+impl From<Silence> for NotAttempted {
+    fn from(silence: Silence) -> Self {
+        Self::unavailable(match silence {
+            Silence::Lapsed => "the lease of this node has ended, since the store did not answer in time",
+            Silence::Lost => "this node lost its shards to another owner",
+        })
+    }
 }
 
 impl Standing {
@@ -30,16 +53,37 @@ impl Standing {
             state: AtomicU8::new(HOLDS),
             until: AtomicU64::new(until.map_or(FOREVER, BootTime::as_nanos)),
             has_leases: until.is_some(),
+            asked: AtomicBool::new(false),
         }
     }
 
-    /// Says that an answer may leave, or why not.
-    pub(crate) fn check(&self) -> Result<(), NotAttempted> {
-        match self.status() {
-            NodeStatus::Running => Ok(()),
-            NodeStatus::Suspended if self.state.load(Ordering::Acquire) == HOLDS => Err(lapsed()),
-            _ => Err(NotAttempted::unavailable("this node lost its shards to another owner")),
+    /// Says that an answer may leave as far as the whole node is concerned, or why not.
+    pub(crate) fn check(&self) -> Result<(), Silence> {
+        match self.state.load(Ordering::Acquire) {
+            HOLDS if self.is_within_lease() => Ok(()),
+            HOLDS => Err(Silence::Lapsed),
+            _ => Err(Silence::Lost),
         }
+    }
+
+    /// Tells whether the node holds single shards under a lease: then the loss of one is that one's.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.has_leases
+    }
+
+    /// Asks the keeper to look at the store now.
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// Tells whether the keeper was asked to look since it did so last.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Takes note that the keeper looks now.
+    pub(crate) fn looking(&self) {
+        self.asked.store(false, Ordering::Release);
     }
 
     /// Returns the node's status as far as its shards decide it.
@@ -61,8 +105,8 @@ impl Standing {
         self.until.fetch_max(until.as_nanos(), Ordering::AcqRel);
     }
 
-    /// Another owner has a shard. At a store with leases the keeper claims anew; elsewhere this is for good. Returns
-    /// whether this is news.
+    /// Another run took over. At a store with leases the keeper claims anew; elsewhere this is for good. Returns whether
+    /// this is news.
     pub(crate) fn depose(&self) -> bool {
         let state = if self.has_leases { DEPOSED } else { BROKEN };
         self.state.compare_exchange(HOLDS, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -86,10 +130,6 @@ impl Standing {
     }
 }
 
-fn lapsed() -> NotAttempted {
-    NotAttempted::unavailable("the lease of this node has ended, since the store did not answer in time")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -107,14 +147,14 @@ mod tests {
         assert!(standing.depose());
         assert!(!standing.depose(), "that is no news");
         assert_eq!(standing.status(), NodeStatus::Fenced);
-        assert!(standing.check().is_err());
+        assert_eq!(standing.check(), Err(Silence::Lost));
     }
 
     #[test]
     fn nothing_leaves_after_the_lease_until_it_is_extended() {
         let standing = Standing::new(Some(BootTime::from_nanos(1)));
         assert_eq!(standing.status(), NodeStatus::Suspended);
-        assert!(standing.check().is_err());
+        assert_eq!(standing.check(), Err(Silence::Lapsed));
         standing.extend(in_an_hour());
         assert_eq!(standing.check(), Ok(()));
         standing.extend(BootTime::from_nanos(1));

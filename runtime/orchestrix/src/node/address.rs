@@ -14,10 +14,10 @@ use orchestrix_core::{Aggregate, Command, CommandId, Epoch, Handle, Metadata, Sh
 use tokio::sync::mpsc;
 
 use super::running::Running;
-use super::{Consistency, NodeStatus};
+use super::{Consistency, NodeStatus, Reading};
 use crate::aggregate::{
-    CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, ReadJob, Route, SaveJob, Seen, Typed,
-    Unanswered, Waiting, events_fingerprint, open_call,
+    CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, Route, SaveJob, Typed, Unanswered,
+    Waiting, events_fingerprint, open_call,
 };
 use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::telemetry::CommandOutcome;
@@ -90,7 +90,8 @@ impl<A: Aggregate> AggregateRef<A> {
         Sending { to: self.clone(), command, call: Call::default() }
     }
 
-    /// Reads the state: everything that was answered before is in it, and nothing that may vanish.
+    /// Reads the state: by default everything that was answered before is in it, and nothing that may vanish.
+    /// [`reading`](Self::reading) has more to choose from.
     ///
     /// `view` runs on the aggregate's own thread: keep it short, and return what is needed of the state.
     ///
@@ -104,7 +105,7 @@ impl<A: Aggregate> AggregateRef<A> {
         consistency: Consistency,
         view: impl FnOnce(&A) -> R + Send + 'static,
     ) -> Result<R, NotAttempted> {
-        self.read_versioned(consistency, view).await.map(|(value, _)| value)
+        Ok(self.reading(view).consistency(consistency).start().finish().await?.value)
     }
 
     /// Like [`read`](Self::read), with the version of the state that was seen; 0 when the aggregate has no events.
@@ -119,17 +120,19 @@ impl<A: Aggregate> AggregateRef<A> {
         consistency: Consistency,
         view: impl FnOnce(&A) -> R + Send + 'static,
     ) -> Result<(R, Version), NotAttempted> {
-        self.start_read(view).finish(consistency).await
+        let seen = self.reading(view).consistency(consistency).start().finish().await?;
+        Ok((seen.value, seen.version))
     }
 
-    pub(super) fn start_read<F, R>(&self, view: F) -> Reading<R>
+    /// Prepares a read; `.await` does it and returns what `view` makes of the state, with version and epoch.
+    ///
+    /// `view` runs on the aggregate's own thread: keep it short, and return what is needed of the state.
+    pub fn reading<F, R>(&self, view: F) -> Reading<A, F, R>
     where
         F: FnOnce(&A) -> R + Send + 'static,
         R: Send + 'static,
     {
-        let deadline = Instant::now() + self.running.shared.settings.command_timeout;
-        let sent = self.submit(deadline, |envelope| ReadJob { envelope, view });
-        Reading { running: Arc::clone(&self.running), type_index: self.type_index(), shard: self.shard, sent }
+        Reading::new(self.clone(), view)
     }
 
     /// Prepares to store events directly, if the aggregate is at the version expected; `.await` does it.
@@ -140,7 +143,7 @@ impl<A: Aggregate> AggregateRef<A> {
         Saving { to: self.clone(), expected, events, call: Call::default() }
     }
 
-    fn type_index(&self) -> Option<usize> {
+    pub(super) fn type_index(&self) -> Option<usize> {
         self.running.type_index(TypeId::of::<A>())
     }
 
@@ -149,16 +152,30 @@ impl<A: Aggregate> AggregateRef<A> {
     where
         Typed<A, J>: Deliver + 'static,
     {
+        let admit = |running: &Running| match running.status() {
+            NodeStatus::Running => Ok(()),
+            NodeStatus::Suspended | NodeStatus::Fenced => Ok(running.shared.standing.check()?),
+            NodeStatus::Draining | NodeStatus::Stopped => Err(NotAttempted::ShuttingDown),
+        };
+        self.submit_if(admit, deadline, make)
+    }
+
+    /// Puts a job into the inbox of the aggregate's arbiter, if the node takes it.
+    pub(super) fn submit_if<J, T>(
+        &self,
+        admit: impl FnOnce(&Running) -> Result<(), NotAttempted>,
+        deadline: Instant,
+        make: impl FnOnce(Envelope<T>) -> J,
+    ) -> Submitted<T>
+    where
+        Typed<A, J>: Deliver + 'static,
+    {
         let running = &self.running;
         check_key("aggregate id", &self.id)
             .map_err(|error| NotAttempted::InvalidId { problem: error.to_string().into() })?;
         let type_index =
             self.type_index().ok_or(NotAttempted::NotRegistered { aggregate_type: A::TYPE.as_str() })?;
-        match running.status() {
-            NodeStatus::Running => {}
-            NodeStatus::Suspended | NodeStatus::Fenced => running.shared.standing.check()?,
-            NodeStatus::Draining | NodeStatus::Stopped => return Err(NotAttempted::ShuttingDown),
-        }
+        admit(running)?;
         let permit = running.in_flight.enter()?;
         let (waiting, answer) = open_call(deadline, permit);
         let route = Route { type_index, id: Arc::clone(&self.id), shard: self.shard };
@@ -175,22 +192,22 @@ impl<A: Aggregate> AggregateRef<A> {
     }
 }
 
-type Submitted<T> = Result<Sent<T>, NotAttempted>;
+pub(super) type Submitted<T> = Result<Sent<T>, NotAttempted>;
 
 /// Work that is on its way, and its caller's timer.
-struct Sent<T> {
+pub(super) struct Sent<T> {
     waiting: Waiting<T>,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 /// No answer came.
-enum NoAnswer {
+pub(super) enum NoAnswer {
     NotAttempted(NotAttempted),
     Unknown(&'static str),
 }
 
 impl<T> Sent<T> {
-    async fn answer(mut self) -> Result<T, NoAnswer> {
+    pub(super) async fn answer(mut self) -> Result<T, NoAnswer> {
         poll_fn(|context| self.poll_answer(context)).await
     }
 
@@ -213,46 +230,6 @@ impl<T> Sent<T> {
         } else {
             NoAnswer::Unknown("no answer came before the deadline")
         }))
-    }
-}
-
-/// A read under way.
-pub(super) struct Reading<R> {
-    running: Arc<Running>,
-    type_index: Option<usize>,
-    shard: ShardId,
-    sent: Submitted<Result<Seen<R>, NotAttempted>>,
-}
-
-impl<R> Reading<R> {
-    pub(super) async fn finish(self, consistency: Consistency) -> Result<(R, Version), NotAttempted> {
-        let shared = Arc::clone(&self.running.shared);
-        let result = self.answer(consistency).await;
-        match &result {
-            Ok(_) => {}
-            Err(why) => shared.telemetry.error(why.kind()),
-        }
-        result
-    }
-
-    async fn answer(self, consistency: Consistency) -> Result<(R, Version), NotAttempted> {
-        let seen = match self.sent?.answer().await {
-            Ok(seen) => seen?,
-            Err(NoAnswer::NotAttempted(why)) => return Err(why),
-            Err(NoAnswer::Unknown(reason)) => return Err(NotAttempted::unavailable(reason)),
-        };
-        let shared = &self.running.shared;
-        // Looked at first, asked after: what was true when it was asked was true when it was looked at.
-        if consistency == Consistency::Confirmed {
-            let claim = [(self.shard, seen.epoch)];
-            if shared.store.confirm(shared.ownership.owner(), &claim).await? != [true] {
-                return Err(NotAttempted::unavailable("the shard has another owner"));
-            }
-        }
-        if let Some(type_index) = self.type_index {
-            shared.telemetry.of(type_index).metrics.reads.increment(1);
-        }
-        Ok((seen.value, seen.version))
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::running::{Running, Tasks};
 use super::{Node, Past, Replica};
-use crate::aggregate::{self, Arbiter, Inbox, Residents, Shared, Snapshotter};
-use crate::cluster::{self, Keeper, Lease, Standing};
+use crate::aggregate::{self, Arbiter, InFlight, Inbox, Residents, Shared, Snapshotter, Wake};
+use crate::cluster::{self, Confirms, Keeper, Lease, Shards, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
 use crate::store::{Memory, PostgresOptions, SqliteOptions};
@@ -76,6 +76,7 @@ struct Kind {
     name: &'static str,
     rust_name: &'static str,
     make_table: fn(Arc<TypeTelemetry>) -> Box<dyn std::any::Any>,
+    wake: Wake,
 }
 
 /// Describes a node before it starts.
@@ -105,6 +106,7 @@ impl Builder {
             name: A::TYPE.as_str(),
             rust_name: type_name::<A>(),
             make_table: aggregate::Table::<A>::boxed,
+            wake: aggregate::wake::<A>,
         });
         self
     }
@@ -161,7 +163,7 @@ impl Builder {
         let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
         let held = cluster::hold(&*store, ownership.owner(), &self.settings).await?;
         for claim in held.claims {
-            ownership.claimed(claim);
+            ownership.open(claim);
         }
         let metrics = Arc::new(if self.metrics { Metrics::new() } else { Metrics::disabled() });
         let hooks = Arc::new(HookSet::new(self.hooks, &metrics));
@@ -208,6 +210,8 @@ impl Parts {
         let (store, ownership, telemetry) =
             (Arc::clone(&self.store), Arc::clone(&self.ownership), Arc::clone(&self.telemetry));
         let (stop, stopped) = oneshot::channel();
+        let (confirms, confirmer) = Confirms::new(Arc::clone(&store), Arc::clone(&ownership));
+        tokio::spawn(confirmer.run());
         let snapshotter = Snapshotter { queue, store, ownership, telemetry };
         tasks.snapshotter = Some((stop, tokio::spawn(snapshotter.run(stopped))));
         let shared = Arc::new(Shared {
@@ -218,6 +222,7 @@ impl Parts {
                 settings.arbiters,
             ),
             loads: Arc::new(Semaphore::new(settings.loads_in_flight_max)),
+            in_flight: InFlight::new(settings.commands_in_flight_max),
             settings: self.settings,
             store: self.store,
             past: self.past,
@@ -227,6 +232,8 @@ impl Parts {
             snapshots,
             telemetry: self.telemetry,
             standing: Standing::new(self.lease.and_then(|lease| lease.until())),
+            confirms,
+            kinds: kinds.iter().map(|kind| (kind.name, kind.wake)).collect(),
         });
         if queues.len() < inboxes.len() {
             for lane in queues.drain(..) {
@@ -238,7 +245,7 @@ impl Parts {
         }
         start_arbiters(&shared, kinds, receivers, queues, &mut tasks)?;
         if let Some(lease) = self.lease {
-            let (keeper, stop) = Keeper::new(&shared, &inboxes, lease);
+            let (keeper, stop) = Keeper::new(&shared, Shards::new(&shared, &inboxes), lease);
             tasks.keeper = Some((stop, tokio::spawn(keeper.run())));
         }
         let types: HashMap<_, _> =

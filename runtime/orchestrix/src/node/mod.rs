@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `builder` | describes a node and starts it |
 //! | `address` | the address of one aggregate: send, read, save |
+//! | `reading` | how sure a read must be, and what it saw |
 //! | `history` | an aggregate's past: events, states at a version or a time |
 //! | `replica` | a second place to read the past from |
 //! | `running` | what runs while a node runs, and how it stops |
@@ -11,6 +12,7 @@
 mod address;
 mod builder;
 mod history;
+mod reading;
 mod replica;
 mod running;
 
@@ -24,13 +26,17 @@ pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
+pub(crate) use reading::Needs;
+pub use reading::{Consistency, Reading, Seen};
 pub(crate) use replica::Past;
 pub use replica::Replica;
 use running::Running;
 
 use crate::aggregate::Inbox;
+pub use crate::cluster::Shards;
 use crate::error::NotAttempted;
 use crate::settings::Settings;
+pub use crate::writer::ShardState;
 
 /// A running node. Cheap to clone; every clone is the same node.
 ///
@@ -76,18 +82,6 @@ pub struct Residency {
     pub in_flight: u64,
 }
 
-/// How sure a read must be that no other node has taken over. On a node with a store of its own all are strong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// Under the node's lease: no extra round trip.
-    #[default]
-    Leased,
-    /// Asks the store, after the state was read, whether the shard is still owned.
-    Confirmed,
-    /// Whatever this node has.
-    Local,
-}
-
 /// How many reads `load_many` has under way at once.
 const LOAD_MANY_AT_ONCE: usize = 256;
 
@@ -114,13 +108,13 @@ impl Node {
             let round: Vec<_> = ids
                 .by_ref()
                 .take(LOAD_MANY_AT_ONCE)
-                .map(|id| self.of::<A>(id).start_read(view.clone()))
+                .map(|id| self.of::<A>(id).reading(view.clone()).start())
                 .collect();
             if round.is_empty() {
                 return answers;
             }
             for reading in round {
-                answers.push(reading.finish(Consistency::Leased).await.map(|(value, _)| value));
+                answers.push(reading.finish().await.map(|seen| seen.value));
             }
         }
     }
@@ -178,6 +172,13 @@ impl Node {
         let find = Box::new(move |table: &dyn std::any::Any| crate::aggregate::find::<A>(table, &id));
         // A node that is stopping has no residents to send away.
         let _ = self.running.arbiter(shard).send(Inbox::Passivate { type_index, find }).await;
+    }
+
+    /// Returns the handle by which single shards are opened, sealed and fenced.
+    ///
+    /// Nobody needs this in a service, whose node holds its shards by itself; tests and tools do.
+    pub fn shards(&self) -> Shards {
+        self.running.shards()
     }
 
     /// Stops taking work, finishes what is under way, takes the snapshots that pay, and closes the store.

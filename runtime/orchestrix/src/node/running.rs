@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::NodeStatus;
 use crate::aggregate::{InFlight, Inbox, Shared};
+use crate::cluster::Shards;
 
 /// How often residency is maintained and the gauges are set.
 const MAINTENANCE_PAUSE: Duration = Duration::from_millis(100);
@@ -54,7 +55,7 @@ impl Running {
         tasks: Tasks,
     ) -> Arc<Self> {
         let running = Arc::new(Self {
-            in_flight: InFlight::new(shared.settings.commands_in_flight_max),
+            in_flight: Arc::clone(&shared.in_flight),
             shared,
             types,
             inboxes,
@@ -69,6 +70,11 @@ impl Running {
     /// Returns the inbox of the arbiter that carries a shard.
     pub(crate) fn arbiter(&self, shard: ShardId) -> &mpsc::Sender<Inbox> {
         &self.inboxes[shard.get() as usize % self.inboxes.len()]
+    }
+
+    /// Returns the handle by which the node's shards are moved.
+    pub(super) fn shards(&self) -> Shards {
+        Shards::new(&self.shared, &self.inboxes)
     }
 
     /// Returns the place at which a type was registered.

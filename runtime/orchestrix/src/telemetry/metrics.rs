@@ -153,6 +153,8 @@ pub const ERROR_KINDS: &[&str] = &[
     "overloaded",
     "deadline_exceeded",
     "unavailable",
+    "not_owner",
+    "behind",
     "shutting_down",
     "id_reused",
     "id_expired",
@@ -445,6 +447,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    use orchestrix_core::{Epoch, ShardId, Version};
+
     use super::*;
     use crate::NotAttempted;
     use crate::telemetry::exporter::Recorder;
@@ -558,6 +562,8 @@ mod tests {
             NotAttempted::Overloaded { what: "x", limit: 1, retry_after: Duration::ZERO },
             NotAttempted::DeadlineExceeded,
             NotAttempted::Unavailable { reason: Arc::from("x") },
+            NotAttempted::NotOwner { shard: ShardId::new(1), owner: None, epoch: Epoch::ZERO },
+            NotAttempted::Behind { version: Version::ZERO, wanted: Version::new(1) },
             NotAttempted::ShuttingDown,
             NotAttempted::InvalidId { problem: Arc::from("x") },
             NotAttempted::Unencodable { reason: Arc::from("x") },

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `batch` ◇ | which of the waiting commits travel together |
 //! | `lane` | carries batches to the store and tells everybody what became of theirs |
+//! | `ownership` | which shards the node owns, and under which epochs |
 //! | `resolve` | finds out what became of a commit whose outcome the store did not know |
 //!
 //! Promises: commits of one stream are appended in the order in which they were queued; nobody hears *done* before
@@ -11,17 +12,18 @@
 
 mod batch;
 mod lane;
+mod ownership;
 mod resolve;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
-use orchestrix_core::store::{Claim, Commit, CommitOutcome};
-use orchestrix_core::{Epoch, Incarnation, ShardId, Version};
+use orchestrix_core::store::{Commit, CommitOutcome};
+use orchestrix_core::{Epoch, ShardId, Version};
 
 pub(crate) use lane::{Lane, Limits, Tell, TellArbiters};
+pub(crate) use ownership::Ownership;
+pub use ownership::ShardState;
 
 use crate::aggregate::Slot;
+use crate::error::NotAttempted;
 
 /// One commit in a lane's queue, with everybody who waits for it.
 pub(crate) struct Append {
@@ -70,12 +72,15 @@ impl Loss {
     }
 
     /// Says it to a caller.
-    pub(crate) fn to_not_attempted(&self) -> crate::NotAttempted {
-        crate::NotAttempted::unavailable(match self {
-            Self::Conflict => "the state that the command was decided on did not become durable".into(),
-            Self::Fenced => "the shard has another owner".into(),
-            Self::Unavailable(reason) => std::sync::Arc::clone(reason),
-        })
+    pub(crate) fn to_not_attempted(&self, shard: ShardId) -> NotAttempted {
+        match self {
+            Self::Conflict => {
+                NotAttempted::unavailable("the state that the command was decided on did not become durable")
+            }
+            // The store says that the shard has another owner, and not which.
+            Self::Fenced => NotAttempted::NotOwner { shard, owner: None, epoch: Epoch::ZERO },
+            Self::Unavailable(reason) => NotAttempted::Unavailable { reason: std::sync::Arc::clone(reason) },
+        }
     }
 }
 
@@ -90,41 +95,6 @@ pub(crate) struct Settlement {
     pub(crate) durable: Option<Version>,
     /// Why the first commit that was lost was lost, if one was.
     pub(crate) loss: Option<Loss>,
-}
-
-/// Which shards this run of the node owns, and at which epochs.
-pub(crate) struct Ownership {
-    owner: Mutex<Incarnation>,
-    epochs: Vec<AtomicU64>,
-}
-
-impl Ownership {
-    pub(crate) fn new(owner: Incarnation, shards: usize) -> Self {
-        Self { owner: Mutex::new(owner), epochs: (0..shards).map(|_| AtomicU64::new(0)).collect() }
-    }
-
-    /// Returns this run of the node.
-    pub(crate) fn owner(&self) -> Incarnation {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note that the node has claimed its shards as a new run. Nothing that was decided before is in flight.
-    pub(crate) fn change_owner(&self, owner: Incarnation, claims: &[Claim]) {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
-        for claim in claims {
-            self.claimed(*claim);
-        }
-    }
-
-    /// Returns the epoch under which a shard is owned.
-    pub(crate) fn epoch(&self, shard: ShardId) -> Epoch {
-        Epoch::new(self.epochs[shard.get() as usize].load(Ordering::Acquire))
-    }
-
-    /// Takes note of a claim.
-    pub(crate) fn claimed(&self, claim: Claim) {
-        self.epochs[claim.shard.get() as usize].store(claim.epoch.get(), Ordering::Release);
-    }
 }
 
 impl Fate {

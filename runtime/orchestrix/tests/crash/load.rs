@@ -151,6 +151,7 @@ impl Load {
                 SendError::NotAttempted(why) => matches!(
                     why,
                     NotAttempted::Unavailable { .. }
+                        | NotAttempted::NotOwner { .. }
                         | NotAttempted::Overloaded { .. }
                         | NotAttempted::DeadlineExceeded
                 ),

@@ -96,6 +96,11 @@ async fn a_node_that_cannot_renew_says_nothing_until_it_can() {
     let refused = node.of::<Counter>(counter("shared")).send(Add { amount: 1, limit: 0 }).await;
     assert!(matches!(refused, Err(SendError::NotAttempted(NotAttempted::Unavailable { .. }))), "{refused:?}");
     assert!(faults.faults_hit().calls_failed >= 2, "the renewals failed");
+    for consistency in [Consistency::Confirmed, Consistency::Local] {
+        let of = node.of::<Counter>(counter("shared"));
+        let seen = of.read_versioned(consistency, |state| state.total).await;
+        assert_eq!(seen, Ok((1, Version::new(1))), "{consistency:?} does not rest on the lease");
+    }
     faults.heal();
     becomes(&node, NodeStatus::Running).await;
     assert_eq!(total(&node).await, Ok((1, Version::new(1))), "nobody took over, so its states are good");
@@ -139,7 +144,7 @@ async fn what_a_sleeper_had_in_its_hands_is_refused_after_a_takeover() {
     assert_eq!(add(&second, 10).await, 11);
     faults.release_held();
     let heard = in_time("the zombie's command", zombie).await.expect("no panic");
-    assert!(matches!(heard, Err(SendError::NotAttempted(NotAttempted::Unavailable { .. }))), "{heard:?}");
+    assert!(matches!(heard, Err(SendError::NotAttempted(NotAttempted::NotOwner { .. }))), "{heard:?}");
     assert_eq!(total(&second).await, Ok((11, Version::new(2))), "the zombie wrote nothing");
     // The same id, at the new owner: it was certainly not done, so it is done now, once.
     let to = second.of::<Counter>(counter("shared"));

@@ -1,6 +1,6 @@
 //! Commands, reads, refusals and repeats on a few hot counters look as if they happened one at a time, while appends
-//! fail by chance, counters leave memory and come back from snapshots, and the node is stopped or killed and started
-//! again on the same log.
+//! fail by chance, counters leave memory and come back from snapshots, their shards are sealed or fenced and opened again,
+//! and the node is stopped or killed and started again on the same log.
 //!
 //! The callers only write down what they heard; [`history`] judges it afterwards.
 
@@ -11,13 +11,13 @@ mod turns;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use orchestrix::core::{CommandId, EventStore, Version};
+use orchestrix::core::{CommandId, EventStore, ShardId, Version};
 use orchestrix::{AggregateRef, Consistency, NotAttempted, SendError};
 use orchestrix_testkit::FaultCounts;
 use tokio::task::JoinSet;
 
 use crate::counter::{Add, AddRefusal, Counter, CounterId, Peek, counter};
-use crate::harness::{AddAnswer, CounterLog, Dice, Lanes, fresh_seed, in_time};
+use crate::harness::{AddAnswer, CounterLog, Dice, Lanes, fresh_seed, in_time, shard_of};
 use history::{Call, Facts, Heard, judge};
 use play::{Act, Play, Sent};
 
@@ -66,6 +66,10 @@ async fn caller(play: Arc<Play>, mut dice: Dice) -> Vec<Noted> {
         }
         if dice.roll(40) == 0 {
             act.faults.release_late().await;
+        }
+        if dice.roll(60) == 0 {
+            let shard = ShardId::new(shard_of(&name(number)));
+            play.move_shard(&act, shard, dice.roll(2) == 0).await;
         }
         let one = one_call(&play, &act, number, &mut dice).await;
         let is_over = matches!(&one.answer, Answer::Add { heard: Some(Err(error)), .. } if is_end(error));
@@ -263,6 +267,7 @@ fn check_floors(play: &Play, facts: &Facts, noted: &[Noted], hit: &[FaultCounts]
         ("looks that were on top of what was lost", count(|answer| matches!(answer, Answer::Unseen)), 10),
         ("loads of counters that had left memory", returned, 15),
         ("loads from a snapshot", play.loads.from_snapshot.load(Ordering::SeqCst), 40),
+        ("shards that moved", play.moves.load(Ordering::SeqCst), 20),
         ("restarts with calls under way", play.restarts_with_work.load(Ordering::SeqCst), 5),
         (
             "calls that a kill left unheard",

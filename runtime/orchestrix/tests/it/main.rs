@@ -16,6 +16,7 @@ mod panicking_codec;
 mod poison;
 mod retries;
 mod run_ahead;
+mod shards;
 mod snapshots;
 mod start_and_stop;
 mod store_faulty;

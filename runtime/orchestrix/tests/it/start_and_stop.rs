@@ -88,9 +88,9 @@ async fn the_second_owner_fences_the_first() {
     one.send(Add::new(1)).await.expect("done");
     let second = start(&log).await;
     let confirmed = one.read(Consistency::Confirmed, |state| state.total).await;
-    assert!(matches!(confirmed, Err(NotAttempted::Unavailable { .. })), "{confirmed:?}");
+    assert!(matches!(confirmed, Err(NotAttempted::NotOwner { .. })), "{confirmed:?}");
     let fenced = one.send(Add::new(1)).await.expect_err("the shard has another owner");
-    assert!(matches!(fenced, SendError::NotAttempted(NotAttempted::Unavailable { .. })), "{fenced}");
+    assert!(matches!(fenced, SendError::NotAttempted(NotAttempted::NotOwner { .. })), "{fenced}");
     // The caller hears of it first, the node a moment later.
     while first.status() != NodeStatus::Fenced {
         tokio::task::yield_now().await;

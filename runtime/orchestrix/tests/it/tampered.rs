@@ -1,6 +1,7 @@
 //! A store that passes everything on and lets a story change what a read finds, or how the store describes itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use orchestrix::core::store::{
     Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, Loaded, QuarantineRecord, ReadError,
@@ -16,28 +17,63 @@ type OnRead = Box<dyn Fn(&StreamId, &mut Vec<RecordedEvent>) -> Result<(), ReadE
 pub struct Tampered {
     inner: Arc<dyn EventStore>,
     info: StoreInfo,
+    /// The only shard that is claimed, whatever is asked for.
+    only: Option<ShardId>,
     on_load: OnLoad,
     on_read: OnRead,
-    /// A load takes a permit and gives it back; a story that wants loads to hang takes them all.
-    pub loads: Arc<Semaphore>,
+    /// What stories hold up.
+    pub waits: Waits,
 }
 
-/// How many loads may be under way: more than any story has.
-pub const LOADS: u32 = 1 << 16;
+/// A call takes a permit and gives it back; a story that wants calls to hang takes them all.
+#[derive(Clone)]
+pub struct Waits {
+    /// Before a load.
+    pub loads: Arc<Semaphore>,
+    /// Before snapshots are saved.
+    pub saves: Arc<Semaphore>,
+    /// After the store has confirmed, before that is told.
+    pub confirms: Arc<Semaphore>,
+    /// The questions who owns a shard.
+    pub asked: Arc<AtomicU64>,
+}
+
+/// How many calls of a kind may be under way: more than any story has.
+pub const ALL: u32 = 1 << 16;
+
+impl Default for Waits {
+    fn default() -> Self {
+        let all = || Arc::new(Semaphore::new(ALL as usize));
+        Self { loads: all(), saves: all(), confirms: all(), asked: Arc::default() }
+    }
+}
 
 impl Tampered {
     pub fn over(inner: Arc<dyn EventStore>) -> Self {
         Self {
             info: inner.info(),
             inner,
+            only: None,
             on_load: Box::new(|_, _| ()),
             on_read: Box::new(|_, _| Ok(())),
-            loads: Arc::new(Semaphore::new(LOADS as usize)),
+            waits: Waits::default(),
         }
     }
 
     pub fn with_lanes(mut self, lanes: usize) -> Self {
         self.info.lanes = lanes;
+        self
+    }
+
+    /// Has leases, which never end by themselves.
+    pub fn with_leases(mut self) -> Self {
+        self.info.leases = true;
+        self
+    }
+
+    /// Claims no other shard than this one.
+    pub fn claiming_only(mut self, shard: ShardId) -> Self {
+        self.only = Some(shard);
         self
     }
 
@@ -71,7 +107,11 @@ impl EventStore for Tampered {
         shards: &'a [ShardId],
         owner: Incarnation,
     ) -> BoxFuture<'a, Result<Vec<Claim>, ClaimError>> {
-        self.inner.claim(shards, owner)
+        Box::pin(async move {
+            let claimed = |shard: &ShardId| self.only.is_none_or(|only| only == *shard);
+            let shards: Vec<_> = shards.iter().copied().filter(claimed).collect();
+            self.inner.claim(&shards, owner).await
+        })
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {
@@ -83,7 +123,12 @@ impl EventStore for Tampered {
         owner: Incarnation,
         shards: &'a [(ShardId, Epoch)],
     ) -> BoxFuture<'a, Result<Vec<bool>, ReadError>> {
-        self.inner.confirm(owner, shards)
+        Box::pin(async move {
+            self.waits.asked.fetch_add(1, Ordering::SeqCst);
+            let confirmed = self.inner.confirm(owner, shards).await;
+            let _permit = self.waits.confirms.acquire().await;
+            confirmed
+        })
     }
 
     fn load<'a>(
@@ -92,7 +137,7 @@ impl EventStore for Tampered {
         events_max: usize,
     ) -> BoxFuture<'a, Result<Loaded, ReadError>> {
         Box::pin(async move {
-            let _permit = self.loads.acquire().await;
+            let _permit = self.waits.loads.acquire().await;
             let mut loaded = self.inner.load(stream, events_max).await?;
             (self.on_load)(stream, &mut loaded);
             Ok(loaded)
@@ -134,7 +179,10 @@ impl EventStore for Tampered {
         owner: Incarnation,
         snapshots: Vec<SnapshotWrite>,
     ) -> BoxFuture<'_, Result<Vec<SnapshotOutcome>, WriteError>> {
-        self.inner.save_snapshots(owner, snapshots)
+        Box::pin(async move {
+            let _permit = self.waits.saves.acquire().await;
+            self.inner.save_snapshots(owner, snapshots).await
+        })
     }
 
     fn delete_snapshot<'a>(&'a self, stream: &'a StreamId) -> BoxFuture<'a, Result<(), WriteError>> {

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use orchestrix::core::{CommandId, SnapshotPolicy};
+use orchestrix::core::{CommandId, ShardId, SnapshotPolicy};
 use orchestrix::store::Memory;
-use orchestrix::{Node, Settings};
+use orchestrix::{Node, NodeStatus, Settings};
 use orchestrix_testkit::{Fault, FaultControl, FaultCounts, Faulty, Operation};
 use tokio::sync::watch;
 
@@ -56,6 +56,9 @@ pub struct Play {
     pub loads: Arc<Loads>,
     hit: Mutex<Vec<FaultCounts>>,
     pub restarts_with_work: AtomicU64,
+    /// One shard moves at a time: a claim that is not the last of its shard must not open it.
+    moving: tokio::sync::Mutex<()>,
+    pub moves: AtomicU64,
 }
 
 impl Play {
@@ -74,6 +77,8 @@ impl Play {
             loads,
             hit: Mutex::default(),
             restarts_with_work: AtomicU64::new(0),
+            moving: tokio::sync::Mutex::default(),
+            moves: AtomicU64::new(0),
         })
     }
 
@@ -104,6 +109,32 @@ impl Play {
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         // What a killed process still says reaches nobody.
         (invoked, returned, answer.filter(|_| !*act.killed.borrow()))
+    }
+
+    /// Has the node give a shard away and take it back, sealed or fenced. It ends early with the run of the node.
+    pub async fn move_shard(&self, act: &Act, shard: ShardId, is_sealed: bool) {
+        let moving = async {
+            let _alone = self.moving.lock().await;
+            let shards = act.node.shards();
+            if is_sealed {
+                shards.seal(&[shard]).await;
+            } else {
+                shards.fence(&[shard]).await;
+            }
+            while let (Some(owner), NodeStatus::Running) = (shards.owner(), act.node.status()) {
+                if let Ok(claims) = act.node.store().claim(&[shard], owner).await {
+                    shards.open(&claims);
+                    self.moves.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut killed = act.killed.subscribe();
+        tokio::select! {
+            _ = killed.wait_for(|killed| *killed) => {}
+            () = moving => {}
+        }
     }
 
     /// Ends the node and starts it again on the same log. A killed one can reach its store no more, and what it had
