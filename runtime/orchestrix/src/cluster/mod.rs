@@ -7,6 +7,8 @@
 //! | `standing` | whether this node may answer now: one look for every answer |
 //! | `keeper` | renews the lease; after a loss sends everybody out of memory and claims anew |
 //! | `life` | whether another process is certainly gone |
+//! | [`wire`] | frames between nodes, byte for byte |
+//! | [`transport`] | connections between nodes |
 //!
 //! The lease is for liveness: it says when others may take over, and keeps this node from answering after that. Safety is
 //! the epoch's, which the store checks inside every write. A store that serves one process at a time has no leases, and
@@ -17,8 +19,13 @@ mod keeper;
 mod lease;
 mod life;
 mod standing;
+mod tls_files;
+#[cfg(feature = "cluster")]
+pub mod transport;
+pub mod wire;
 
 pub(crate) use keeper::{Keeper, hold};
 pub(crate) use lease::Lease;
 pub(crate) use life::{Life, is_gone};
 pub(crate) use standing::Standing;
+pub use tls_files::TlsFiles;

@@ -5,12 +5,14 @@
 //! | `builder` | describes a node and starts it |
 //! | `address` | the address of one aggregate: send, read, save |
 //! | `history` | an aggregate's past: events, states at a version or a time |
+//! | `remote` | work that came from another node |
 //! | `replica` | a second place to read the past from |
 //! | `running` | what runs while a node runs, and how it stops |
 
 mod address;
 mod builder;
 mod history;
+mod remote;
 mod replica;
 mod running;
 
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use orchestrix_core::store::{QuarantineRecord, ReadError, WriteError};
 use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, StreamId};
+use serde::{Deserialize, Serialize};
 
 pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
@@ -77,7 +80,7 @@ pub struct Residency {
 }
 
 /// How sure a read must be that no other node has taken over. On a node with a store of its own all are strong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consistency {
     /// Under the node's lease: no extra round trip.
     #[default]

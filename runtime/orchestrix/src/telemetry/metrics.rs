@@ -160,6 +160,7 @@ pub const ERROR_KINDS: &[&str] = &[
     "not_registered",
     "invalid_id",
     "unencodable",
+    "unknown_command",
     "unknown",
     "conflict",
     "fenced",
@@ -555,7 +556,7 @@ mod tests {
     #[test]
     fn every_reason_of_a_command_not_attempted_has_its_word() {
         let all = [
-            NotAttempted::Overloaded { what: "x", limit: 1, retry_after: Duration::ZERO },
+            NotAttempted::Overloaded { what: "x".into(), limit: 1, retry_after: Duration::ZERO },
             NotAttempted::DeadlineExceeded,
             NotAttempted::Unavailable { reason: Arc::from("x") },
             NotAttempted::ShuttingDown,

@@ -23,3 +23,5 @@ mod store_memory;
 mod store_postgres;
 mod store_sqlite;
 mod tampered;
+#[cfg(feature = "cluster")]
+mod wire;
