@@ -54,6 +54,10 @@ impl Aggregate for Counter {
     type Id = CounterId;
     type Event = CounterEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Add>();
+    }
+
     fn apply(&mut self, event: &CounterEvent) {
         let CounterEvent::Added { amount, .. } = event;
         self.count += 1;

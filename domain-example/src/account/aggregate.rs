@@ -43,6 +43,10 @@ impl Aggregate for Account {
     type Id = AccountId;
     type Event = AccountEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<OpenAccount>().add::<Deposit>().add::<Withdraw>().add::<CloseAccount>();
+    }
+
     fn apply(&mut self, event: &AccountEvent) {
         match event {
             AccountEvent::Opened { owner, currency } => {

@@ -90,7 +90,7 @@ impl Driver {
         }
         let permit = Arc::clone(&self.inner.places).try_acquire_owned();
         let permit = permit.map_err(|_| NotAttempted::Overloaded {
-            what: "the list of transfers under way",
+            what: "the list of transfers under way".into(),
             limit: PLACES,
             retry_after: RETRY_AFTER,
         })?;

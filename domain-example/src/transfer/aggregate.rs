@@ -47,6 +47,10 @@ impl Aggregate for Transfer {
     type Id = TransferId;
     type Event = TransferEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<RequestTransfer>().add::<CompleteTransfer>().add::<ReturnMoney>().add::<RefuseTransfer>();
+    }
+
     fn apply(&mut self, event: &TransferEvent) {
         match event {
             TransferEvent::Requested { from, to, amount } => {

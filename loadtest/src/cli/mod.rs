@@ -20,6 +20,7 @@ Examples:
   loadtest compare --store postgres --callers 512
   loadtest latency
   loadtest startup --events 5000000
+  loadtest wire --callers 1024
 
 Exit codes: 0 done, 1 the check found something lost, doubled or missing, 2 wrong use, 3 something could not be run.";
 
@@ -115,6 +116,8 @@ pub(crate) enum Command {
     Startup(StartupArgs),
     /// Measures goodput, refusals and memory at a multiple of the capacity.
     Overload(OverloadArgs),
+    /// Measures calls between two nodes on loopback, without aggregates, against a bare echo over TCP with the same batching.
+    Wire(WireArgs),
     /// Starts a node on --url once and prints how long it took; `startup` calls it.
     #[command(hide = true)]
     Probe,
@@ -268,6 +271,20 @@ pub(crate) struct OverloadArgs {
     /// The bound on the memory of the whole process in MiB that the report compares with.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(1..=1 << 20), value_name = "MIB")]
     pub(crate) bound_mib: u64,
+}
+
+/// Options of `wire`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WireArgs {
+    /// How many callers send and wait, 1 to 100000.
+    #[arg(long, default_value_t = 512, value_parser = parse::callers, value_name = "N")]
+    pub(crate) callers: usize,
+    /// Seconds of measured time.
+    #[arg(long, default_value = "3", value_parser = parse::seconds, value_name = "S")]
+    pub(crate) duration: Duration,
+    /// How often each is measured, interleaved; medians are reported.
+    #[command(flatten)]
+    pub(crate) rounds: Rounds,
 }
 
 #[cfg(test)]

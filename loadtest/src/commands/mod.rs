@@ -9,6 +9,7 @@ mod overload;
 mod residency;
 mod run;
 mod startup;
+mod wire;
 
 use crate::cli::{Cli, Command};
 use crate::report::Report;
@@ -29,6 +30,7 @@ pub(crate) async fn carry_out(cli: &Cli) -> anyhow::Result<Option<Report>> {
         Command::Residency(args) => residency::residency(common, args).await,
         Command::Startup(args) => startup::startup(common, args).await,
         Command::Overload(args) => overload::overload(common, args).await,
+        Command::Wire(args) => wire::wire(common, args).await,
         Command::Probe => return startup::probe(common).await.map(|()| None),
     };
     report.map(Some)

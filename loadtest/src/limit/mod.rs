@@ -2,9 +2,11 @@
 //!
 //! * [`sqlite`], [`postgres`]: batched appends of the same rows to the same schema with the same durability, and nothing
 //!   else;
-//! * [`asks`]: bare asks to bare actors.
+//! * [`asks`]: bare asks to bare actors;
+//! * [`echo`]: bare echoes over loopback.
 
 pub(crate) mod asks;
+mod echo;
 pub(crate) mod postgres;
 mod rows;
 pub(crate) mod sqlite;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use crate::cli::{Common, StoreKind};
 use crate::driver::Load;
 
+pub(crate) use echo::BareEcho;
 use postgres::Way;
 pub(crate) use rows::{place, receipt};
 

@@ -36,6 +36,44 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned + Send + 'static {
     fn snapshot_policy() -> Option<SnapshotPolicy> {
         None
     }
+
+    /// Lists the commands that it takes from other nodes; one that is not listed is done by its own node only.
+    ///
+    /// ```
+    /// # use orchestrix_core::prelude::*;
+    /// # aggregate_id!(pub struct LampId, "lamp id");
+    /// # #[derive(Event)]
+    /// # pub enum LampEvent { #[event("lamp.lit")] Lit }
+    /// # #[derive(Command, Serialize, Deserialize)]
+    /// # #[command("lamp.light")]
+    /// # pub struct Light;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # pub struct Lamp { lit: bool }
+    /// impl Aggregate for Lamp {
+    ///     fn commands(list: &mut impl CommandList<Self>) {
+    ///         list.add::<Light>();
+    ///     }
+    ///     // and its type, its id, its event, and `apply`
+    /// #   const TYPE: AggregateType = aggregate_type!("lamp");
+    /// #   type Id = LampId;
+    /// #   type Event = LampEvent;
+    /// #   fn apply(&mut self, _: &LampEvent) { self.lit = true; }
+    /// }
+    /// # impl Handle<Light> for Lamp {
+    /// #     fn handle(&self, _: &Light, _: &Context) -> Decision<Self, Light> { emit(LampEvent::Lit).done() }
+    /// # }
+    /// ```
+    fn commands(list: &mut impl CommandList<Self>) {
+        let _ = list;
+    }
+}
+
+/// Takes in the commands that an aggregate lists in [`Aggregate::commands`], with their types.
+pub trait CommandList<A: Aggregate> {
+    /// Adds a command. It compiles only if the aggregate handles it.
+    fn add<C: Command>(&mut self) -> &mut Self
+    where
+        A: Handle<C>;
 }
 
 /// An aggregate that handles a command.

@@ -26,7 +26,9 @@ pub mod store;
 pub mod stream;
 pub mod version;
 
-pub use aggregate::{Accepted, Aggregate, Context, Decision, Emission, Handle, emit, emit_all, nothing};
+pub use aggregate::{
+    Accepted, Aggregate, CommandList, Context, Decision, Emission, Handle, emit, emit_all, nothing,
+};
 pub use checkpoint::Checkpoint;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, DecodeError, EncodeError};

@@ -25,6 +25,10 @@ impl Aggregate for Seat {
     type Id = SeatId;
     type Event = SeatEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Book>();
+    }
+
     fn apply(&mut self, event: &SeatEvent) {
         match event {
             SeatEvent::Booked { guest } => self.guest = Some(guest.clone()),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use orchestrix_core::store::{ClaimError, ReadError};
-use orchestrix_core::{CommandId, EncodeError, Epoch, Incarnation, ShardId, StreamId, Version};
+use orchestrix_core::{CommandId, EncodeError, Epoch, Incarnation, Name, ShardId, StreamId, Version};
 
 /// A command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum NotAttempted {
     #[error("{what} is full at {limit}; try again in {} ms", retry_after.as_millis())]
     Overloaded {
         /// Which bound, for instance `the node's commands in flight`.
-        what: &'static str,
+        what: Name,
         /// The bound.
         limit: usize,
         /// When a retry has a chance.
@@ -98,7 +98,7 @@ pub enum NotAttempted {
     #[error("the aggregate type {aggregate_type:?} is not registered at this node")]
     NotRegistered {
         /// The name of the type.
-        aggregate_type: &'static str,
+        aggregate_type: Name,
     },
     /// The id of the aggregate cannot be stored. Handling: correct it.
     #[error("{problem}")]
@@ -111,6 +111,17 @@ pub enum NotAttempted {
     Unencodable {
         /// The encoder's words.
         reason: std::sync::Arc<str>,
+    },
+    /// The node that owns the aggregate does not know the command, or does not take it from other nodes. Handling: list
+    /// it in the aggregate's `commands`; while releases are mixed, send it again when the upgrade is through.
+    #[error("node {node} does not know the command {command:?} of {aggregate_type:?}")]
+    UnknownCommand {
+        /// The name of the aggregate's type.
+        aggregate_type: Name,
+        /// The name of the command.
+        command: Name,
+        /// The node.
+        node: std::sync::Arc<str>,
     },
 }
 
@@ -130,6 +141,7 @@ impl NotAttempted {
             Self::NotRegistered { .. } => "not_registered",
             Self::InvalidId { .. } => "invalid_id",
             Self::Unencodable { .. } => "unencodable",
+            Self::UnknownCommand { .. } => "unknown_command",
         }
     }
 
@@ -254,6 +266,18 @@ pub enum StartError {
         /// The Rust type that was registered first.
         first: &'static str,
         /// The Rust type that was registered second.
+        second: &'static str,
+    },
+    /// An aggregate lists two commands of one name. Handling: rename one; a name tells the node that receives it what it is.
+    #[error("the command {name:?} of {aggregate_type:?} is listed twice: as {first} and as {second}")]
+    DuplicateCommand {
+        /// The name of the aggregate's type.
+        aggregate_type: &'static str,
+        /// The name.
+        name: &'static str,
+        /// The Rust type that was listed first.
+        first: &'static str,
+        /// The Rust type that was listed second.
         second: &'static str,
     },
     /// The store could not be opened. Handling: see the cause.

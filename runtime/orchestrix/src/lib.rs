@@ -70,7 +70,7 @@
 mod aggregate;
 pub mod bus;
 pub mod cli;
-mod cluster;
+pub mod cluster;
 pub mod config;
 pub mod error;
 mod hash;

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use orchestrix_core::codec::{bincode, json};
 use orchestrix_core::{
-    Accepted, Aggregate, Command, Context, Decision, Decoded, Event, EventSchema, Handle, Payload, RawEvent,
-    snapshot, stream,
+    Accepted, Aggregate, Command, CommandList, Context, Decision, Decoded, Event, EventSchema, Handle,
+    Payload, RawEvent, snapshot, stream,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,34 @@ pub(super) fn command_survives<C: Command>(command: &C) -> Result<C, String> {
         ));
     }
     through_bincode(&format!("the command {}", C::NAME), command)
+}
+
+/// Checks that an aggregate that lists commands for other nodes lists this one.
+pub(super) fn command_is_listed<A: Handle<C>, C: Command>() -> Result<(), String> {
+    let mut listed = Names(Vec::new());
+    A::commands(&mut listed);
+    if listed.0.is_empty() || listed.0.contains(&C::NAME) {
+        return Ok(());
+    }
+    Err(format!(
+        "the command {} of {} is not listed, so no other node can send it; add `list.add::<{}>()` to `commands`",
+        C::NAME,
+        A::TYPE,
+        std::any::type_name::<C>().rsplit("::").next().unwrap_or_default(),
+    ))
+}
+
+/// The names of the commands that an aggregate lists.
+struct Names(Vec<&'static str>);
+
+impl<A: Aggregate> CommandList<A> for Names {
+    fn add<C: Command>(&mut self) -> &mut Self
+    where
+        A: Handle<C>,
+    {
+        self.0.push(C::NAME);
+        self
+    }
 }
 
 /// Sends a value through bincode.

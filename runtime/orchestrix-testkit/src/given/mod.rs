@@ -132,8 +132,8 @@ where
     /// Lets the aggregate decide about a command and applies what it emits.
     ///
     /// # Panics
-    /// When the command, its answer or an emitted event does not survive its codec, when the handler decides
-    /// differently the second time, or when a snapshot plus the events after it is not the full replay.
+    /// When the command, its answer or an emitted event does not survive its codec, when the aggregate lists commands
+    /// and not this one, when the handler decides differently the second time, or when a snapshot plus the events after it is not the full replay.
     #[track_caller]
     #[must_use = "say what should happen: `.then(...)`, `.replies(...)`, `.refused(...)` or `.emits_nothing()`"]
     pub fn when<C: Command>(mut self, command: C) -> Outcome<A, C>
@@ -141,6 +141,7 @@ where
         A: Handle<C>,
     {
         let context = self.next_context();
+        hold(check::command_is_listed::<A, C>());
         let again = hold(check::command_survives(&command));
         let (events, answer) = hold(check::decide(self.history.state(), &command, &again, &context));
         let before = self.history.len();

@@ -250,6 +250,10 @@ impl Aggregate for Hand {
     type Id = ThingId;
     type Event = ByHand;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Wave>();
+    }
+
     fn apply(&mut self, _: &ByHand) {}
 }
 
@@ -258,4 +262,30 @@ fn an_event_written_by_hand_is_held_to_its_schemas() {
     fails(|| drop(given::<Hand>([ByHand::Unlisted])), &["hand.unlisted", "not current in SCHEMAS"]);
     fails(|| drop(given::<Hand>([ByHand::Twins])), &["2 events instead of one"]);
     drop(given::<Hand>([ByHand::Sound]));
+}
+
+#[derive(Command, Serialize, Deserialize)]
+#[command("hand.wave")]
+struct Wave;
+
+#[derive(Command, Serialize, Deserialize)]
+#[command("hand.clap")]
+struct Clap;
+
+impl Handle<Wave> for Hand {
+    fn handle(&self, _: &Wave, _: &Context) -> Decision<Self, Wave> {
+        nothing().done()
+    }
+}
+
+impl Handle<Clap> for Hand {
+    fn handle(&self, _: &Clap, _: &Context) -> Decision<Self, Clap> {
+        nothing().done()
+    }
+}
+
+#[test]
+fn a_command_that_a_list_misses_is_named_with_the_remedy() {
+    given::<Hand>([]).when(Wave).emits_nothing();
+    fails(|| drop(given::<Hand>([]).when(Clap)), &["hand.clap of hand is not listed", "list.add::<Clap>()"]);
 }

@@ -31,6 +31,10 @@ impl Aggregate for Account {
     type Id = AccountId;
     type Event = AccountEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Deposit>().add::<Withdraw>().add::<Describe>();
+    }
+
     fn apply(&mut self, event: &AccountEvent) {
         match event {
             AccountEvent::Deposited { amount, at } => {

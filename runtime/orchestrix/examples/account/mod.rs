@@ -35,6 +35,10 @@ impl Aggregate for Account {
     type Id = AccountId;
     type Event = AccountEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Deposit>().add::<Withdraw>();
+    }
+
     fn apply(&mut self, event: &AccountEvent) {
         match event {
             AccountEvent::Deposited { amount } => self.balance += amount,

@@ -216,7 +216,7 @@ impl Local {
         let mut instance = seat.instance.borrow_mut();
         let limit = self.shared.settings.mailbox_commands_max;
         if instance.depth() as usize >= limit {
-            let what = "the aggregate's mailbox";
+            let what = "the aggregate's mailbox".into();
             job.refuse(NotAttempted::Overloaded { what, limit, retry_after: RETRY_AFTER });
             return;
         }

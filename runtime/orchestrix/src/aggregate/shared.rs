@@ -89,7 +89,7 @@ impl InFlight {
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, NotAttempted> {
         if self.now.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.now.fetch_sub(1, Ordering::Relaxed);
-            let what = "the node's commands in flight";
+            let what = "the node's commands in flight".into();
             return Err(NotAttempted::Overloaded { what, limit: self.max, retry_after: RETRY_AFTER });
         }
         Ok(Permit(Arc::clone(self)))

@@ -152,7 +152,10 @@ fn known_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     match error.downcast_ref::<StartError>()? {
         StartError::Open(source) => Some(store_code(&**source).unwrap_or(UNREACHABLE)),
         StartError::Claim(_) => Some(UNREACHABLE),
-        StartError::Settings(_) | StartError::NoStore | StartError::DuplicateType { .. } => Some(USAGE),
+        StartError::Settings(_)
+        | StartError::NoStore
+        | StartError::DuplicateType { .. }
+        | StartError::DuplicateCommand { .. } => Some(USAGE),
         _ => Some(FOUND),
     }
 }

@@ -37,7 +37,7 @@ impl Confirms {
         let (answer, answered) = oneshot::channel();
         self.0.try_send(Asked { claim: (shard, epoch), answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                let (what, limit) = ("the reads that wait to be confirmed", QUEUE_MAX);
+                let (what, limit) = ("the reads that wait to be confirmed".into(), QUEUE_MAX);
                 NotAttempted::Overloaded { what, limit, retry_after: RETRY_AFTER }
             }
             mpsc::error::TrySendError::Closed(_) => NotAttempted::ShuttingDown,

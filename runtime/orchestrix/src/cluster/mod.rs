@@ -9,6 +9,8 @@
 //! | `shards` | opens, seals and fences single shards of a running node |
 //! | `keeper` | renews the lease; claims anew what was lost: single shards, or all of them as another run |
 //! | `life` | whether another process is certainly gone |
+//! | [`wire`] | frames between nodes, byte for byte |
+//! | [`transport`] | connections between nodes |
 //!
 //! The lease is for liveness: it says when others may take over, and keeps this node from answering after that. Safety is
 //! the epoch's, which the store checks inside every write. A store that serves one process at a time has no leases, and
@@ -21,6 +23,10 @@ mod lease;
 mod life;
 mod shards;
 mod standing;
+mod tls_files;
+#[cfg(feature = "cluster")]
+pub mod transport;
+pub mod wire;
 
 pub(crate) use confirm::Confirms;
 pub(crate) use keeper::{Keeper, hold};
@@ -28,3 +34,4 @@ pub(crate) use lease::Lease;
 pub(crate) use life::{Life, is_gone};
 pub use shards::Shards;
 pub(crate) use standing::{Silence, Standing};
+pub use tls_files::TlsFiles;

@@ -5,6 +5,7 @@
 
 mod database_url;
 mod error;
+mod node_tls;
 mod open;
 mod read;
 mod source;
@@ -20,6 +21,7 @@ use orchestrix_core::ShardCount;
 
 pub use database_url::DatabaseUrl;
 pub use error::ConfigError;
+pub use node_tls::NodeTls;
 pub use read::Effective;
 pub use source::Origin;
 pub use variable::{VARIABLES, Variable};
@@ -109,6 +111,8 @@ pub struct Config {
     pub traces: Option<String>,
     /// Where the service listens for HTTP.
     pub http_addr: SocketAddr,
+    /// What protects the traffic between nodes.
+    pub node_tls: NodeTls,
     /// How a node runs.
     pub settings: Settings,
     effective: Vec<Effective>,
@@ -177,6 +181,7 @@ impl Config {
             metrics_enabled: read.flag("METRICS_ENABLED", true)?,
             traces: None,
             http_addr: values::http_addr(&mut read)?,
+            node_tls: node_tls::node_tls(&mut read)?,
             effective: Vec::new(),
             warnings: Vec::new(),
         };
@@ -219,7 +224,10 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 10] = [
+        const IN_WORDS: [&str; 13] = [
+            "NODE_TLS_CERT",
+            "NODE_TLS_KEY",
+            "NODE_TLS_CA",
             "AUTO_MIGRATE",
             "DATABASE_POOL_SIZE",
             "SHARD_COUNT",

@@ -81,9 +81,10 @@ pub const VARIABLES: &[Variable] = &[
     now("CLAIM_WAIT_MAX", "10", "0 to 3600 seconds", "How long a start waits for shards that another node holds; 0 refuses at once."),
     now("SHUTDOWN_TIMEOUT", "30", "0 to 3600 seconds", "How long a shutdown waits for work under way."),
     later("NODE_ADDR", "The address for cluster traffic."),
-    later("NODE_TLS_CERT", "The certificate for cluster traffic."),
-    secret(later("NODE_TLS_KEY", "The key for cluster traffic.")),
-    later("NODE_TLS_CA", "The authority for cluster traffic."),
+    now("NODE_TLS_CERT", "not set", "name of a PEM file", "The certificate that this node shows to other nodes. It must be a node's; see the page on TLS."),
+    secret(now("NODE_TLS_KEY", "not set", "name of a PEM file", "The key of `NODE_TLS_CERT`.")),
+    now("NODE_TLS_CA", "not set", "name of a PEM file", "The authorities whose nodes are believed."),
+    now("NODE_PLAINTEXT_ALLOWED", "false", "true, false", "Lets the traffic between nodes leave this machine as plain text, for networks that encrypt by themselves."),
     secret(later("NATS_URL", "The message bus to publish to.")),
 ];
 

@@ -173,8 +173,9 @@ impl<A: Aggregate> AggregateRef<A> {
         let running = &self.running;
         check_key("aggregate id", &self.id)
             .map_err(|error| NotAttempted::InvalidId { problem: error.to_string().into() })?;
-        let type_index =
-            self.type_index().ok_or(NotAttempted::NotRegistered { aggregate_type: A::TYPE.as_str() })?;
+        let type_index = self
+            .type_index()
+            .ok_or(NotAttempted::NotRegistered { aggregate_type: A::TYPE.as_str().into() })?;
         admit(running)?;
         let permit = running.in_flight.enter()?;
         let (waiting, answer) = open_call(deadline, permit);
@@ -186,7 +187,11 @@ impl<A: Aggregate> AggregateRef<A> {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(NotAttempted::ShuttingDown),
             Err(mpsc::error::TrySendError::Full(_)) => {
                 let limit = running.arbiter(self.shard).max_capacity();
-                Err(NotAttempted::Overloaded { what: "an arbiter's inbox", limit, retry_after: RETRY_AFTER })
+                Err(NotAttempted::Overloaded {
+                    what: "an arbiter's inbox".into(),
+                    limit,
+                    retry_after: RETRY_AFTER,
+                })
             }
         }
     }
@@ -235,17 +240,29 @@ impl<T> Sent<T> {
 
 /// What may be set on a call.
 #[derive(Clone, Debug, Default)]
-struct Call {
+pub(super) struct Call {
     id: Option<CommandId>,
+    /// The id was made for this very call, though by another node.
+    is_fresh: bool,
     within: Option<Duration>,
     metadata: Metadata,
+}
+
+impl Call {
+    pub(super) fn sent_on(id: CommandId, is_fresh: bool, within: Duration, metadata: Metadata) -> Self {
+        Self { id: Some(id), is_fresh, within: Some(within), metadata }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.is_fresh || self.id.is_none()
+    }
 }
 
 /// A command on its way: set what it needs, then `.await` it.
 pub struct Sending<A: Aggregate, C: Command> {
     to: AggregateRef<A>,
     command: C,
-    call: Call,
+    pub(super) call: Call,
 }
 
 impl<A: Handle<C>, C: Command> Sending<A, C> {
@@ -285,7 +302,7 @@ impl<A: Handle<C>, C: Command> Sending<A, C> {
         let deadline = started + call.within.unwrap_or(to.running.shared.settings.command_timeout);
         let sent =
             bincode::fingerprint(C::NAME, &command).map_err(NotAttempted::from).and_then(|fingerprint| {
-                let (fresh, metadata) = (call.id.is_none(), call.metadata);
+                let (fresh, metadata) = (call.is_fresh(), call.metadata);
                 to.submit(deadline, |envelope| CommandJob {
                     envelope,
                     command,
@@ -381,7 +398,7 @@ pub struct Saving<A: Aggregate> {
     to: AggregateRef<A>,
     expected: Version,
     events: Vec<A::Event>,
-    call: Call,
+    pub(super) call: Call,
 }
 
 impl<A: Aggregate> Saving<A> {
@@ -417,7 +434,7 @@ impl<A: Aggregate> Saving<A> {
         }
         let deadline = Instant::now() + call.within.unwrap_or(to.running.shared.settings.command_timeout);
         let fingerprint = events_fingerprint(&events).map_err(NotAttempted::from)?;
-        let (fresh, metadata) = (call.id.is_none(), call.metadata);
+        let (fresh, metadata) = (call.is_fresh(), call.metadata);
         let make =
             |envelope| SaveJob { envelope, expected, events, command_id, fresh, fingerprint, metadata };
         match to.submit(deadline, make)?.answer().await {

@@ -8,6 +8,7 @@ use orchestrix_core::store::{BoxFuture, Source};
 use orchestrix_core::{Aggregate, Clock, EventStore, Incarnation, SystemClock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::remote::{RemoteType, RemoteTypes};
 use super::running::{Running, Tasks};
 use super::{Node, Past, Replica};
 use crate::aggregate::{self, Arbiter, InFlight, Inbox, Residents, Shared, Snapshotter, Wake};
@@ -77,6 +78,7 @@ struct Kind {
     rust_name: &'static str,
     make_table: fn(Arc<TypeTelemetry>) -> Box<dyn std::any::Any>,
     wake: Wake,
+    remote: fn() -> Result<RemoteType, StartError>,
 }
 
 /// Describes a node before it starts.
@@ -107,6 +109,7 @@ impl Builder {
             rust_name: type_name::<A>(),
             make_table: aggregate::Table::<A>::boxed,
             wake: aggregate::wake::<A>,
+            remote: RemoteType::of::<A>,
         });
         self
     }
@@ -158,6 +161,7 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         self.settings.validate()?;
         check_names(&self.kinds)?;
+        let remote = remote_types(&self.kinds)?;
         let store = self.store.ok_or(StartError::NoStore)?.open().await.map_err(StartError::Open)?;
         let shards = store.info().shard_count;
         let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
@@ -171,7 +175,7 @@ impl Builder {
         let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
         let (settings, clock, lease) = (self.settings, self.clock, held.lease);
         let past = Past::new(Arc::clone(&store), self.replica, telemetry.metrics.for_replica());
-        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease };
+        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease, remote };
         parts.assemble(&self.kinds)
     }
 }
@@ -186,6 +190,15 @@ fn check_names(kinds: &[Kind]) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Reads what each type does for other nodes.
+fn remote_types(kinds: &[Kind]) -> Result<RemoteTypes, StartError> {
+    let mut types = RemoteTypes::default();
+    for kind in kinds {
+        types.add(kind.name, (kind.remote)()?);
+    }
+    Ok(types)
+}
+
 /// What is there before the threads and tasks of a node.
 struct Parts {
     settings: Settings,
@@ -195,6 +208,7 @@ struct Parts {
     ownership: Arc<Ownership>,
     telemetry: Arc<Telemetry>,
     lease: Option<Lease>,
+    remote: RemoteTypes,
 }
 
 impl Parts {
@@ -250,7 +264,7 @@ impl Parts {
         }
         let types: HashMap<_, _> =
             kinds.iter().enumerate().map(|(place, kind)| (kind.type_id, place)).collect();
-        Ok(Node { running: Running::start(shared, inboxes, types, tasks) })
+        Ok(Node { running: Running::start(shared, inboxes, types, self.remote, tasks) })
     }
 
     /// Makes the lanes: one for each arbiter if the store carries so many, else as many as it carries.

@@ -6,6 +6,7 @@
 //! | `address` | the address of one aggregate: send, read, save |
 //! | `reading` | how sure a read must be, and what it saw |
 //! | `history` | an aggregate's past: events, states at a version or a time |
+//! | `remote` | work that came from another node |
 //! | `replica` | a second place to read the past from |
 //! | `running` | what runs while a node runs, and how it stops |
 
@@ -13,6 +14,7 @@ mod address;
 mod builder;
 mod history;
 mod reading;
+mod remote;
 mod replica;
 mod running;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use orchestrix_core::store::BoxFuture;
 use orchestrix_core::{Aggregate, Epoch, ShardId, Version};
+use serde::{Deserialize, Serialize};
 
 use super::NodeStatus;
 use super::address::{AggregateRef, NoAnswer, Submitted};
@@ -15,7 +16,7 @@ use crate::cluster::Silence;
 use crate::error::NotAttempted;
 
 /// How sure a read must be that no other node has taken over. On a node with a store of its own all are strong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consistency {
     /// While this node owns the shard under a lease that has not ended: no extra round trip. It rests on clocks that
     /// drift apart by less than the margin of the lease.

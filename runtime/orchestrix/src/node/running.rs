@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::NodeStatus;
+use super::remote::RemoteTypes;
 use crate::aggregate::{InFlight, Inbox, Shared};
 use crate::cluster::Shards;
 
@@ -41,6 +42,8 @@ pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
     pub(crate) in_flight: Arc<InFlight>,
     types: HashMap<TypeId, usize>,
+    /// What it does for other nodes.
+    pub(super) remote: RemoteTypes,
     inboxes: Vec<mpsc::Sender<Inbox>>,
     status: AtomicU8,
     tasks: Mutex<Option<Tasks>>,
@@ -52,12 +55,14 @@ impl Running {
         shared: Arc<Shared>,
         inboxes: Vec<mpsc::Sender<Inbox>>,
         types: HashMap<TypeId, usize>,
+        remote: RemoteTypes,
         tasks: Tasks,
     ) -> Arc<Self> {
         let running = Arc::new(Self {
             in_flight: Arc::clone(&shared.in_flight),
             shared,
             types,
+            remote,
             inboxes,
             status: AtomicU8::new(RUNNING),
             tasks: Mutex::new(Some(tasks)),

@@ -162,6 +162,7 @@ pub const ERROR_KINDS: &[&str] = &[
     "not_registered",
     "invalid_id",
     "unencodable",
+    "unknown_command",
     "unknown",
     "conflict",
     "fenced",
@@ -559,7 +560,7 @@ mod tests {
     #[test]
     fn every_reason_of_a_command_not_attempted_has_its_word() {
         let all = [
-            NotAttempted::Overloaded { what: "x", limit: 1, retry_after: Duration::ZERO },
+            NotAttempted::Overloaded { what: "x".into(), limit: 1, retry_after: Duration::ZERO },
             NotAttempted::DeadlineExceeded,
             NotAttempted::Unavailable { reason: Arc::from("x") },
             NotAttempted::NotOwner { shard: ShardId::new(1), owner: None, epoch: Epoch::ZERO },

@@ -50,6 +50,10 @@ impl Aggregate for Counter {
     type Id = CounterId;
     type Event = CounterEvent;
 
+    fn commands(list: &mut impl CommandList<Self>) {
+        list.add::<Add>().add::<Peek>().add::<Panic>().add::<Curse>();
+    }
+
     fn apply(&mut self, event: &CounterEvent) {
         match event {
             CounterEvent::Added { amount } => self.total += amount,

@@ -24,3 +24,5 @@ mod store_memory;
 mod store_postgres;
 mod store_sqlite;
 mod tampered;
+#[cfg(feature = "cluster")]
+mod wire;

@@ -20,6 +20,9 @@ const SOURCES: &[(&str, &[&str])] = &[
     (include_str!("../../../../orchestrix-core/src/store/import.rs"), &["ImportError"]),
     (include_str!("../../../../orchestrix-core/src/codec/mod.rs"), &["DecodeError"]),
     (include_str!("../../../src/ops/backup/error.rs"), &["BackupError", "RestoreError"]),
+    (include_str!("../../../src/cluster/transport/mod.rs"), &["BindError"]),
+    (include_str!("../../../src/cluster/transport/tls.rs"), &["TlsError"]),
+    (include_str!("../../../src/cluster/wire/hello.rs"), &["Unwelcome"]),
 ];
 
 /// Returns `Enum::Variant` for each variant: in formatted code they stand four spaces in, and nothing else of an
