@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `lease` ◇ | until when a lease is believed in, and when it is renewed |
+//! | `placement` ◇ | which run should own which shard |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
 //! | `keeper` | renews the lease; after a loss sends everybody out of memory and claims anew |
@@ -13,9 +14,13 @@
 //! then all of this is one atomic load for each answer.
 
 mod boottime;
+#[cfg(test)]
+mod chance;
 mod keeper;
 mod lease;
 mod life;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper takes it up with the hand-over"))]
+mod placement;
 mod standing;
 
 pub(crate) use keeper::{Keeper, hold};
