@@ -4,6 +4,7 @@
 //! Its obligations stand on [`EventStore`]; the conformance suite in `orchestrix-testkit` has a check for each, with
 //! the same words. Futures are boxed, so that a store is one object behind an `Arc`.
 
+mod cluster;
 mod error;
 mod import;
 mod node;
@@ -13,6 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use cluster::{ClusterView, Member, PlanOutcome, Renewed, Report, ShardOwner, Target};
 pub use error::{ClaimError, ReadError, Source, WriteError};
 pub use import::{ImportError, ImportStep};
 pub use node::NodeRecord;
@@ -72,6 +74,17 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// **Snapshots, checkpoints**
 /// 11. They are fenced as appends are. A snapshot never replaces one of a higher version.
 ///
+/// **Cluster** (stores that say [`StoreInfo::leases`])
+/// 20. A view is of one moment. Whatever changes what it tells, leases and loads apart, changes its version; what
+///     changes nothing leaves the version as it is. A view that is read after a renewal has at least the version that
+///     the renewal was answered with.
+/// 21. Targets are set by one planner at a time, from the current view, and only where owner and epoch are still those
+///     that the decision was made from. A target changes neither of them, and stops no append.
+/// 22. A release takes a shard from its owner, at the epoch given, and leaves epoch and target as they are. When it
+///     returns, no append under that ownership can take effect any more. What else the run owns stays with it.
+/// 23. A shard that nobody owns may be claimed by anybody. A claim clears the target of what it takes.
+/// 24. A run that is draining stays so for as long as it is a member.
+///
 /// **All**
 /// 12. A future that is dropped leaves the store usable; the operation may or may not take effect.
 /// 13. Every method may be called from many tasks at once.
@@ -93,14 +106,61 @@ pub trait EventStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Lets the lease of a run end so long from now; `false` when somebody else has taken over what it held.
-    fn renew(&self, _owner: Incarnation, _lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
-        Box::pin(std::future::ready(Ok(true)))
+    /// Lets the lease of a run end so long from now, takes in what it says about itself, and tells the version of the
+    /// view. A store without leases answers that it holds, at version 0.
+    fn renew(
+        &self,
+        _owner: Incarnation,
+        _lease: Duration,
+        _report: Report,
+    ) -> BoxFuture<'_, Result<Renewed, WriteError>> {
+        Box::pin(std::future::ready(Ok(Renewed { holds: true, view: 0 })))
     }
 
     /// Ends the lease of a run: what it held may be claimed at once.
     fn leave(&self, _owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Reads who is there, who owns which shard and who should.
+    ///
+    /// A store without leases knows nobody but its caller, and answers `Unavailable`.
+    fn view(&self) -> BoxFuture<'_, Result<ClusterView, ReadError>> {
+        let reason = no_cluster(self.info().name);
+        Box::pin(std::future::ready(Err(ReadError::Unavailable { reason, source: None })))
+    }
+
+    /// Says where shards should go, as decided from the view of this version. It does not wait for another planner.
+    ///
+    /// A store without leases answers `Unavailable`.
+    fn set_targets(
+        &self,
+        _planner: Incarnation,
+        _view: u64,
+        _targets: Vec<Target>,
+    ) -> BoxFuture<'_, Result<PlanOutcome, WriteError>> {
+        let reason = no_cluster(self.info().name);
+        Box::pin(std::future::ready(Err(WriteError::Unavailable { reason, source: None })))
+    }
+
+    /// Gives shards back, so that nobody owns them; answers for each, in order, whether the run owned it at that epoch.
+    ///
+    /// A store without leases answers `Unavailable`.
+    fn release_shards<'a>(
+        &'a self,
+        _owner: Incarnation,
+        _shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, WriteError>> {
+        let reason = no_cluster(self.info().name);
+        Box::pin(std::future::ready(Err(WriteError::Unavailable { reason, source: None })))
+    }
+
+    /// Asks a run, in the name of a person, to give its shards away: marks it as draining. `false` when it is no member.
+    ///
+    /// A store without leases answers `Unavailable`.
+    fn drain(&self, _run: Incarnation) -> BoxFuture<'_, Result<bool, WriteError>> {
+        let reason = no_cluster(self.info().name);
+        Box::pin(std::future::ready(Err(WriteError::Unavailable { reason, source: None })))
     }
 
     /// Appends commits of many streams and shards and answers for each, in the order of the batch.
@@ -211,4 +271,9 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Finishes what is under way and lets go of files and connections. Later calls answer `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Why a store without leases does not answer about a cluster.
+fn no_cluster(store: &str) -> String {
+    format!("the store {store} has no leases, so no cluster shares it")
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrix_core::store::{
-    Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
-    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo,
-    StoreStats, StreamRange, WriteError,
+    Batch, BoxFuture, Claim, ClaimError, ClusterView, CommitOutcome, EventStore, ImportError, ImportStep,
+    Loaded, NodeRecord, PlanOutcome, QuarantineRecord, ReadError, RecordedEvent, Renewed, Report,
+    SnapshotOutcome, SnapshotWrite, StoreInfo, StoreStats, StreamRange, Target, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 
@@ -159,12 +159,42 @@ impl EventStore for Faulty {
         Box::pin(self.call(Operation::Lease, move |store| store.join(node, lease)))
     }
 
-    fn renew(&self, owner: Incarnation, lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
-        Box::pin(self.call(Operation::Lease, move |store| store.renew(owner, lease)))
+    fn renew(
+        &self,
+        owner: Incarnation,
+        lease: Duration,
+        report: Report,
+    ) -> BoxFuture<'_, Result<Renewed, WriteError>> {
+        Box::pin(self.call(Operation::Lease, move |store| store.renew(owner, lease, report)))
     }
 
     fn leave(&self, owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {
         Box::pin(self.call(Operation::Lease, move |store| store.leave(owner)))
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<ClusterView, ReadError>> {
+        Box::pin(self.call(Operation::View, EventStore::view))
+    }
+
+    fn set_targets(
+        &self,
+        planner: Incarnation,
+        view: u64,
+        targets: Vec<Target>,
+    ) -> BoxFuture<'_, Result<PlanOutcome, WriteError>> {
+        Box::pin(self.call(Operation::Plan, move |store| store.set_targets(planner, view, targets)))
+    }
+
+    fn release_shards<'a>(
+        &'a self,
+        owner: Incarnation,
+        shards: &'a [(ShardId, Epoch)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, WriteError>> {
+        Box::pin(self.call(Operation::Release, move |store| store.release_shards(owner, shards)))
+    }
+
+    fn drain(&self, run: Incarnation) -> BoxFuture<'_, Result<bool, WriteError>> {
+        Box::pin(self.call(Operation::Plan, move |store| store.drain(run)))
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'_, Vec<CommitOutcome>> {

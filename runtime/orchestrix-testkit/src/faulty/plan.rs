@@ -37,6 +37,12 @@ pub enum Operation {
     Claim,
     /// `join`, `renew` and `leave`.
     Lease,
+    /// `view`.
+    View,
+    /// `set_targets` and `drain`.
+    Plan,
+    /// `release_shards`.
+    Release,
     /// `confirm`.
     Confirm,
     /// `load` and `load_many`.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use orchestrix_core::store::{Claim, ClaimError, NodeRecord, WriteError};
+use orchestrix_core::store::{Claim, ClaimError, NodeRecord, Renewed, Report, WriteError};
 use orchestrix_core::{EventStore, Incarnation, ShardId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -155,9 +155,10 @@ impl Keeper {
             return self.claim_anew(&shared).await;
         }
         let sent = BootTime::now();
-        let renewal = match shared.store.renew(shared.ownership.owner(), self.lease.length()).await {
-            Ok(true) => Renewal::Extended,
-            Ok(false) => Renewal::Deposed,
+        let (owner, length) = (shared.ownership.owner(), self.lease.length());
+        let renewal = match shared.store.renew(owner, length, Report::default()).await {
+            Ok(Renewed { holds: true, .. }) => Renewal::Extended,
+            Ok(Renewed { holds: false, .. }) => Renewal::Deposed,
             Err(error) => {
                 self.tell_of_outage(&error);
                 Renewal::NoAnswer

@@ -41,8 +41,8 @@ use std::time::Duration;
 
 use orchestrix_core::store::{
     Batch, BoxFuture, Claim, ClaimError, CommitOutcome, EventStore, ImportError, ImportStep, Loaded,
-    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, SnapshotOutcome, SnapshotWrite, StoreInfo,
-    StoreStats, StreamRange, WriteError,
+    NodeRecord, QuarantineRecord, ReadError, RecordedEvent, Renewed, Report, SnapshotOutcome, SnapshotWrite,
+    StoreInfo, StoreStats, StreamRange, WriteError,
 };
 use orchestrix_core::{Checkpoint, Epoch, Incarnation, Seq, ShardId, StreamId, Version};
 use tokio::runtime::Handle;
@@ -265,8 +265,15 @@ impl EventStore for Postgres {
         Box::pin(self.change(move |inner| async move { Ok(inner.join(&node, lease).await?) }))
     }
 
-    fn renew(&self, owner: Incarnation, lease: Duration) -> BoxFuture<'_, Result<bool, WriteError>> {
-        Box::pin(self.change(move |inner| async move { Ok(inner.renew(owner, lease).await?) }))
+    fn renew(
+        &self,
+        owner: Incarnation,
+        lease: Duration,
+        _report: Report,
+    ) -> BoxFuture<'_, Result<Renewed, WriteError>> {
+        Box::pin(self.change(move |inner| async move {
+            Ok(Renewed { holds: inner.renew(owner, lease).await?, view: 0 })
+        }))
     }
 
     fn leave(&self, owner: Incarnation) -> BoxFuture<'_, Result<(), WriteError>> {

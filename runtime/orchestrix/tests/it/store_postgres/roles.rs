@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use orchestrix::store::Postgres;
-use orchestrix_core::store::{NodeRecord, QuarantineRecord, SnapshotOutcome, SnapshotRecord, SnapshotWrite};
+use orchestrix_core::store::{
+    NodeRecord, QuarantineRecord, Report, SnapshotOutcome, SnapshotRecord, SnapshotWrite,
+};
 use orchestrix_core::{EventStore, Seq, Timestamp, Version};
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -73,7 +75,8 @@ async fn a_writer_has_all_rights_that_a_service_needs() {
     let node = node(&owner);
     store.join(node, Duration::from_mins(1)).await.expect("joins");
     assert!(owner.note("a", 0).await.is_committed());
-    assert!(store.renew(owner.incarnation, Duration::from_mins(1)).await.expect("renews"));
+    let renewed = store.renew(owner.incarnation, Duration::from_mins(1), Report::default()).await;
+    assert!(renewed.expect("renews").holds);
     store.ping().await.expect("pings");
     assert_eq!(store.load(&stream("a"), 10).await.expect("loads").events.len(), 1);
     assert_eq!(store.stats().await.expect("counts").events, 1);
