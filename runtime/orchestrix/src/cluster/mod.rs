@@ -3,6 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | `lease` ◇ | until when a lease is believed in, and when it is renewed |
+//! | `placement` ◇ | which run should own which shard |
+//! | `member` ◇ | what one run does next about its lease and its shards |
+//! | `routes` ◇ | where a command goes |
+//! | `simulation` | drives these through everything that goes wrong, in tests |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
 //! | `confirm` | asks the store who owns shards, for many reads with one question |
@@ -17,11 +21,18 @@
 //! then all of this is one atomic load for each answer.
 
 mod boottime;
+#[cfg(test)]
+mod chance;
 mod confirm;
 mod keeper;
 mod lease;
 mod life;
+mod member;
+mod placement;
+mod routes;
 mod shards;
+#[cfg(test)]
+mod simulation;
 mod standing;
 mod tls_files;
 #[cfg(feature = "cluster")]
