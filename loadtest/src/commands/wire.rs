@@ -89,7 +89,7 @@ async fn measure_calls(common: &Common, args: &WireArgs) -> anyhow::Result<Part>
     let peer = here.peer(incarnation, &there.address().to_string());
     tokio::time::timeout(CONNECT_MAX, call(&peer, 0, &[])).await.context("no connection came about")??;
     let payload: Arc<[u8]> = vec![7; common.payload].into();
-    drive(args, |number| {
+    drive(args, move |number| {
         let (peer, payload) = (peer.clone(), Arc::clone(&payload));
         async move { call(&peer, number, &payload).await }
     })
@@ -114,7 +114,7 @@ async fn call(peer: &Peer, number: usize, payload: &[u8]) -> anyhow::Result<()> 
 async fn measure_bare(common: &Common, args: &WireArgs) -> anyhow::Result<Part> {
     let frame: Arc<[u8]> = vec![7; common.payload + HEAD_BYTES].into();
     let echo = Arc::new(BareEcho::start(LANES, frame.len()).await?);
-    drive(args, |number| {
+    drive(args, move |number| {
         let (echo, frame) = (Arc::clone(&echo), Arc::clone(&frame));
         async move { echo.echo(number, &frame).await }
     })

@@ -1,5 +1,7 @@
 //! The bytes of every kind of frame as they were when its version was made, and what other bytes come to.
 
+use std::fmt::Write;
+
 use orchestrix_core::{Codec, CommandId, Epoch, Incarnation, Metadata, ShardId, StreamId, Version};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -143,7 +145,10 @@ fn read(bytes: Bytes) -> Result<Vec<Frame>, FrameError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text takes whatever is written");
+        text
+    })
 }
 
 #[test]
