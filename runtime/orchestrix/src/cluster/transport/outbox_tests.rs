@@ -63,7 +63,9 @@ fn what_has_queued_travels_together_in_order() {
 #[test]
 fn a_batch_is_bounded_by_frames_and_by_bytes_and_a_large_call_travels_alone() {
     let mut outbox = connected(10_000);
-    (0..=BATCH_FRAMES_MAX as u64).for_each(|caller| _ = push(&mut outbox, caller));
+    for caller in 0..=BATCH_FRAMES_MAX as u64 {
+        push(&mut outbox, caller);
+    }
     assert_eq!(ids(outbox.take(Instant::now())).len(), BATCH_FRAMES_MAX);
     assert_eq!(ids(outbox.take(Instant::now())).len(), 1);
     for bytes in [8, BATCH_BYTES_MAX, 8] {
@@ -97,7 +99,9 @@ fn nothing_is_written_without_a_connection() {
 #[test]
 fn a_full_queue_refuses_by_number_and_by_bytes() {
     let mut outbox = Outbox::new();
-    (0..CALLS_WAITING_MAX as u64).for_each(|caller| _ = push(&mut outbox, caller));
+    for caller in 0..CALLS_WAITING_MAX as u64 {
+        push(&mut outbox, caller);
+    }
     let error = outbox.push(&call(8), later(), 0).expect_err("it is full");
     assert!(matches!(error, NotAttempted::Overloaded { limit: CALLS_WAITING_MAX, .. }), "{error}");
     let mut outbox = Outbox::new();

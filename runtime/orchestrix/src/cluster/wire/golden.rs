@@ -1,6 +1,6 @@
 //! The bytes of every kind of frame as they were when its version was made, and what other bytes come to.
 
-use std::fmt::Write as _;
+use std::fmt::Write;
 
 use orchestrix_core::{Codec, CommandId, Epoch, Incarnation, Metadata, ShardId, StreamId, Version};
 use proptest::prelude::*;
@@ -145,9 +145,9 @@ fn read(bytes: Bytes) -> Result<Vec<Frame>, FrameError> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes everything");
-        hex
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a text takes whatever is written");
+        text
     })
 }
 

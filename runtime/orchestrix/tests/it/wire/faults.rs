@@ -93,7 +93,9 @@ async fn connections_that_break_at_any_moment_leave_every_answer_true() {
     stop.store(1, Ordering::Relaxed);
     let tally = Tally::default();
     for told in in_time("all callers", callers.join_all()).await {
-        told.iter().for_each(|(id, outcome)| tally.check(outcome, there.ledger.effects_of(*id)));
+        for (id, outcome) in &told {
+            tally.check(outcome, there.ledger.effects_of(*id));
+        }
     }
     let [done, not_attempted, unknown, unknown_and_done] =
         [&tally.done, &tally.not_attempted, &tally.unknown, &tally.unknown_and_done]

@@ -78,10 +78,11 @@ async fn a_call_waits_for_a_silent_peer_until_its_deadline_and_was_then_never_se
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_port_ends_its_own_connection_and_nothing_else() {
     let (_here, there, peer) = two_ends().await;
+    let noise = vec![0xff; 100_000];
     let garbage: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
         &[0; 4_096],
-        &[0xff; 100_000],
+        &noise,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         b"",
     ];
