@@ -5,6 +5,7 @@ mod archive;
 mod backup;
 mod bounds;
 mod cli;
+mod cluster;
 mod commands;
 mod counter;
 mod embedded;
