@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `lease` ◇ | until when a lease is believed in, and when it is renewed |
 //! | `placement` ◇ | which run should own which shard |
+//! | `member` ◇ | what one run does next about its lease and its shards |
+//! | `routes` ◇ | where a command goes |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
 //! | `keeper` | renews the lease; after a loss sends everybody out of memory and claims anew |
@@ -20,7 +22,10 @@ mod keeper;
 mod lease;
 mod life;
 #[cfg_attr(not(test), expect(dead_code, reason = "the keeper takes it up with the hand-over"))]
+mod member;
 mod placement;
+#[cfg_attr(not(test), expect(dead_code, reason = "the keeper takes it up with the hand-over"))]
+mod routes;
 mod standing;
 
 pub(crate) use keeper::{Keeper, hold};
