@@ -6,6 +6,7 @@
 //! | `placement` ◇ | which run should own which shard |
 //! | `member` ◇ | what one run does next about its lease and its shards |
 //! | `routes` ◇ | where a command goes |
+//! | `simulation` | drives these through everything that goes wrong, in tests |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
 //! | `keeper` | renews the lease; after a loss sends everybody out of memory and claims anew |
@@ -26,6 +27,8 @@ mod member;
 mod placement;
 #[cfg_attr(not(test), expect(dead_code, reason = "the keeper takes it up with the hand-over"))]
 mod routes;
+#[cfg(test)]
+mod simulation;
 mod standing;
 
 pub(crate) use keeper::{Keeper, hold};
