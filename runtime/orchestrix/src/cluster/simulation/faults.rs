@@ -20,15 +20,16 @@ impl World {
         // Most faults wait until they hit an append on its way.
         let busy: Vec<_> =
             self.nodes.iter().filter(|node| node.has_append_in_flight()).map(|node| node.id).collect();
-        if busy.is_empty() && self.chance.happens(998) {
-            self.at(self.now + 300, Event::Fault);
+        if busy.is_empty() && self.chance.happens(990) {
+            self.at(self.now + 1_000, Event::Fault);
             return Ok(());
         }
         let pause = self.chance.between(200_000, 1_600_000);
         self.at(self.now + pause, Event::Fault);
         let any = self.chance.below(self.nodes.len() as u64) as usize;
         let node = if busy.is_empty() { any } else { self.chance.one(&busy) };
-        match self.chance.below(10) {
+        let is_storing = !self.database.in_flight.is_empty() && self.chance.happens(300);
+        match if is_storing { 6 } else { self.chance.below(10) } {
             0 | 1 => self.pause(node),
             2 | 3 => return self.crash(node),
             4 | 5 => self.part(node),
@@ -143,6 +144,8 @@ impl World {
         if self.nodes[node].is_paused || self.nodes[node].is_crashed {
             return Ok(());
         }
+        // Some of what it still has to store hangs.
+        self.late_appends = self.chance.between(0, 4);
         self.with(node, |node, given| node.hear(Input::Drain, given))
     }
 

@@ -12,7 +12,7 @@ use super::database::{Asked, Database, Outcome, Reply, Request};
 use super::facts::{Fact, Facts};
 use super::judge::{Call, Violation, judge};
 use super::mutant::Mutant;
-use super::network::{Network, Place};
+use super::network::{Arrivals, Network, Place};
 use super::node::{DriftingClock, Given, Message, Node, Out, Setup};
 use crate::cluster::chance::Chance;
 use crate::cluster::member::Input;
@@ -109,6 +109,8 @@ pub(super) struct World {
     pub(super) last_id: u64,
     /// So long the next transactions take.
     pub(super) slow_commits: u64,
+    /// So many of the next appends reach the database just after their nodes have given them up.
+    pub(super) late_appends: u64,
     setups: Vec<Setup>,
     violation: Option<Violation>,
     trace: u64,
@@ -157,6 +159,7 @@ impl World {
             facts: Facts::default(),
             last_id: 0,
             slow_commits: 0,
+            late_appends: 0,
             setups,
             violation: None,
             trace: seed,
@@ -339,7 +342,12 @@ impl World {
         let limit = state.clock.world(state.clock.read(self.now).plus(CALL_MAX));
         let asked = Asked { node, process, run, call, request, is_copy: false };
         let link = (Place::Node(node), Place::Database);
-        let arrivals = self.network.send(link, self.now, &mut self.chance, &mut self.facts);
+        let mut arrivals = self.network.send(link, self.now, &mut self.chance, &mut self.facts);
+        if self.late_appends > 0 && !self.is_calm() && matches!(asked.request, Request::Append { .. }) {
+            self.late_appends -= 1;
+            let at = (self.now + self.chance.between(800_000, 1_300_000)).min(FAULTS);
+            arrivals = Arrivals { first: Some(at), copy: None };
+        }
         if let Some(at) = arrivals.copy {
             self.at(at, Event::Request(Asked { is_copy: true, ..asked.clone() }));
         }
