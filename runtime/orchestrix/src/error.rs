@@ -286,6 +286,19 @@ pub enum StartError {
     /// The shards could not be claimed. Handling: see the cause.
     #[error("the shards could not be claimed: {0}")]
     Claim(#[from] ClaimError),
+    /// A node was to join the cluster of a store that one process has for itself. Handling: use a store that several can
+    /// share (PostgreSQL), or leave the cluster out.
+    #[error("the store {store} cannot be shared, so no cluster can be made of it")]
+    NotShared {
+        /// The store.
+        store: &'static str,
+    },
+    /// The node could not join the cluster. Nothing is left running. Handling: see the reason.
+    #[error("the node could not join the cluster: {reason}")]
+    Join {
+        /// What is wrong.
+        reason: String,
+    },
     /// An arbiter thread could not be started. Handling: raise the limit of threads.
     #[error("an arbiter thread could not be started: {0}")]
     Thread(String),

@@ -81,10 +81,12 @@ pub mod store;
 pub mod telemetry;
 mod writer;
 
+pub use cluster::{ClusterOptions, TlsFiles};
 pub use error::{HistoryError, NotAttempted, SaveError, SendError, StartError, Unknown};
 pub use node::{
-    AggregateRef, Builder, Consistency, Done, HistoryEvent, IntoStore, Node, NodeStatus, Orchestrix,
-    PastState, Reading, Receipt, Replica, Reply, Residency, Saving, Seen, Sending, ShardState, Shards,
+    AggregateRef, Builder, ClusterInfo, Consistency, Done, HistoryEvent, IntoStore, Node, NodeStatus,
+    Orchestrix, PastState, Reading, Receipt, Replica, Reply, Residency, Saving, Seen, Sending, ShardState,
+    Shards,
 };
 pub use orchestrix_core as core;
 pub use settings::Settings;

@@ -3,7 +3,6 @@
 //! A local one looks at what is in memory whoever owns the shard, or at a copy that is loaded for one look.
 
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,9 +13,9 @@ use super::directory::Local;
 use super::gate::Withheld;
 use super::instance::Instance;
 use super::job::{Deliver, Envelope, Job, Ran, Route, Typed};
-use super::recovery::{self, Purpose, panic_words};
+use super::recovery::{self, Purpose};
 use crate::error::NotAttempted;
-use crate::node::{Consistency, Needs, Seen};
+use crate::node::{Consistency, Needs, Seen, guarded_view};
 
 /// A look at the state.
 pub(crate) struct ReadJob<F, R> {
@@ -88,12 +87,10 @@ where
             answer.give(Err(why));
             return None;
         }
-        // A view is the caller's code, not the aggregate's: when it panics, it fails alone.
-        match catch_unwind(AssertUnwindSafe(|| view(state))) {
+        match guarded_view(state, view) {
             Ok(value) => Some((answer, Seen { value, version, shard: route.shard, epoch })),
-            Err(panic) => {
-                let words = format!("the view panicked: {}", panic_words(&*panic));
-                answer.give(Err(NotAttempted::unavailable(words)));
+            Err(why) => {
+                answer.give(Err(why));
                 None
             }
         }

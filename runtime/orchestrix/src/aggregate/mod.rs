@@ -48,7 +48,7 @@ pub(crate) use job::{
     CommandAnswer, CommandJob, Deliver, Envelope, Route, SaveJob, Typed, events_fingerprint,
 };
 pub(crate) use look::{ReadJob, wake};
-pub(crate) use recovery::{FoldError, fold, guarded, remember};
+pub(crate) use recovery::{FoldError, fold, guarded, panic_words, remember};
 pub(crate) use residency::Residents;
 pub(crate) use shared::{InFlight, RETRY_AFTER, Shared, Wake};
 pub(crate) use snapshotter::{

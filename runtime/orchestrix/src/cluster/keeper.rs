@@ -38,6 +38,13 @@ pub(crate) struct Held {
     pub(crate) lease: Option<Lease>,
 }
 
+impl Held {
+    /// Makes what a member of a cluster has before it has joined: a lease that has not begun.
+    pub(crate) fn nothing(lease: Duration) -> Self {
+        Self { claims: Vec::new(), lease: Some(Lease::new(lease)) }
+    }
+}
+
 /// Takes all shards for a run of a node, and waits for their holder as long as the settings allow.
 ///
 /// # Errors
@@ -81,7 +88,7 @@ async fn join_and_claim(
 ) -> Result<(Vec<Claim>, Lease), ClaimError> {
     let mut lease = Lease::new(settings.lease);
     let sent = BootTime::now();
-    store.join(record(owner, settings), settings.lease).await.map_err(ClaimError::unavailable)?;
+    store.join(record(owner, settings, None), settings.lease).await.map_err(ClaimError::unavailable)?;
     let claims = store.claim(shards, owner).await?;
     lease.on_renewal(sent, Renewal::Extended);
     Ok((claims, lease))
@@ -101,7 +108,7 @@ async fn succeed(
 }
 
 /// Describes this run to the others.
-fn record(incarnation: Incarnation, settings: &Settings) -> NodeRecord {
+pub(super) fn record(incarnation: Incarnation, settings: &Settings, address: Option<String>) -> NodeRecord {
     let Life { host, boot_id, pid_namespace, pid, started } = Life::own();
     let name = settings.node_name.clone().unwrap_or_else(|| format!("{host}/{pid}"));
     NodeRecord {
@@ -113,7 +120,7 @@ fn record(incarnation: Incarnation, settings: &Settings) -> NodeRecord {
         pid,
         pid_started: started,
         application_version: settings.application_version.clone(),
-        address: None,
+        address,
     }
 }
 
@@ -212,7 +219,7 @@ impl Keeper {
     async fn regain(&mut self, shared: &Shared) {
         let lost = shared.ownership.take_lost();
         if !lost.is_empty() {
-            self.lost.shards.extend(lost);
+            self.lost.shards.extend(lost.into_iter().map(|(shard, _)| shard));
             let (shards, lost) = (self.shards.clone(), self.lost.shards.clone());
             self.lost.fencing = Some(tokio::spawn(async move { shards.fence(&lost).await }));
         }

@@ -6,6 +6,8 @@
 //! | `placement` ◇ | which run should own which shard |
 //! | `member` ◇ | what one run does next about its lease and its shards |
 //! | `routes` ◇ | where a command goes |
+//! | `carrier` | carries out what a membership decides |
+//! | `options` | how a node takes part |
 //! | `simulation` | drives these through everything that goes wrong, in tests |
 //! | `boottime` | the clock by which leases are counted |
 //! | `standing` | whether this node may answer now: one look for every answer |
@@ -21,17 +23,23 @@
 //! then all of this is one atomic load for each answer.
 
 mod boottime;
-#[cfg(test)]
+#[cfg(feature = "cluster")]
+mod carrier;
+#[cfg(all(test, feature = "cluster"))]
 mod chance;
 mod confirm;
 mod keeper;
 mod lease;
 mod life;
+#[cfg(feature = "cluster")]
 mod member;
+mod options;
+#[cfg(feature = "cluster")]
 mod placement;
+#[cfg(feature = "cluster")]
 mod routes;
 mod shards;
-#[cfg(test)]
+#[cfg(all(test, feature = "cluster"))]
 mod simulation;
 mod standing;
 mod tls_files;
@@ -39,10 +47,18 @@ mod tls_files;
 pub mod transport;
 pub mod wire;
 
+pub(crate) use boottime::BootTime;
+#[cfg(feature = "cluster")]
+pub(crate) use carrier::{Carrier, Crew, INPUTS_MAX, Neighbours, Strings};
 pub(crate) use confirm::Confirms;
-pub(crate) use keeper::{Keeper, hold};
+pub(crate) use keeper::{Held, Keeper, hold};
 pub(crate) use lease::Lease;
 pub(crate) use life::{Life, is_gone};
+#[cfg(feature = "cluster")]
+pub(crate) use member::Input;
+pub use options::ClusterOptions;
+#[cfg(feature = "cluster")]
+pub(crate) use routes::{Moved, Route, Routes};
 pub use shards::Shards;
 pub(crate) use standing::{Silence, Standing};
 pub use tls_files::TlsFiles;

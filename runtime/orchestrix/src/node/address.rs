@@ -13,12 +13,14 @@ use orchestrix_core::store::BoxFuture;
 use orchestrix_core::{Aggregate, Command, CommandId, Epoch, Handle, Metadata, ShardId, Version, check_key};
 use tokio::sync::mpsc;
 
+use super::again::{Again, may_be_elsewhere, work_for};
 use super::running::Running;
 use super::{Consistency, NodeStatus, Reading};
 use crate::aggregate::{
     CommandAnswer, CommandJob, Deliver, Envelope, Inbox, RETRY_AFTER, Route, SaveJob, Typed, Unanswered,
     Waiting, events_fingerprint, open_call,
 };
+use crate::cluster::wire::{Task, typed};
 use crate::error::{NotAttempted, SaveError, SendError, Unknown};
 use crate::telemetry::CommandOutcome;
 
@@ -244,13 +246,15 @@ pub(super) struct Call {
     id: Option<CommandId>,
     /// The id was made for this very call, though by another node.
     is_fresh: bool,
+    /// Another node sent it here, and follows the shard itself.
+    is_sent_on: bool,
     within: Option<Duration>,
     metadata: Metadata,
 }
 
 impl Call {
     pub(super) fn sent_on(id: CommandId, is_fresh: bool, within: Duration, metadata: Metadata) -> Self {
-        Self { id: Some(id), is_fresh, within: Some(within), metadata }
+        Self { id: Some(id), is_fresh, is_sent_on: true, within: Some(within), metadata }
     }
 
     fn is_fresh(&self) -> bool {
@@ -300,28 +304,75 @@ impl<A: Handle<C>, C: Command> Sending<A, C> {
         let Self { to, command, call } = self;
         let command_id = call.id.unwrap_or_else(CommandId::fresh);
         let deadline = started + call.within.unwrap_or(to.running.shared.settings.command_timeout);
-        let sent =
-            bincode::fingerprint(C::NAME, &command).map_err(NotAttempted::from).and_then(|fingerprint| {
-                let (fresh, metadata) = (call.is_fresh(), call.metadata);
-                to.submit(deadline, |envelope| CommandJob {
-                    envelope,
-                    command,
-                    command_id,
-                    fresh,
-                    fingerprint,
-                    metadata,
-                    promised: None,
-                })
-            });
+        let task = || typed::command_task(&command, command_id, call.is_fresh(), call.metadata.clone());
+        let again = to.again(call.is_sent_on, deadline, || task().map(Task::Command));
+        let (way, again) = match again.transpose() {
+            Err(why) => (Way::Here(Err(why)), None),
+            Ok(Some(again)) if !to.is_here() => (Way::There(again.command::<C>(command_id)), None),
+            Ok(again) => (Way::Here(to.send_here(command, command_id, call, deadline)), again),
+        };
         let type_index = to.type_index();
-        Receipt { sent: Some(sent), command_id, running: to.running, type_index, started }
+        Receipt { way, again, command_id, running: to.running, type_index, started }
     }
+}
+
+impl<A: Aggregate> AggregateRef<A> {
+    fn send_here<C: Command>(
+        &self,
+        command: C,
+        command_id: CommandId,
+        call: Call,
+        deadline: Instant,
+    ) -> Submitted<CommandAnswer<C>>
+    where
+        A: Handle<C>,
+    {
+        let fingerprint = bincode::fingerprint(C::NAME, &command)?;
+        let (fresh, metadata) = (call.is_fresh(), call.metadata);
+        self.submit(deadline, |envelope| CommandJob {
+            envelope,
+            command,
+            command_id,
+            fresh,
+            fingerprint,
+            metadata,
+            promised: None,
+        })
+    }
+
+    /// Tells whether the node owns the aggregate's shard now and takes work for it.
+    pub(super) fn is_here(&self) -> bool {
+        self.running.shared.ownership.open_term(self.shard).is_some()
+    }
+
+    /// Keeps work in the form that reaches other nodes, where there may be some.
+    pub(super) fn again(
+        &self,
+        is_sent_on: bool,
+        deadline: Instant,
+        task: impl FnOnce() -> Result<Task, NotAttempted>,
+    ) -> Option<Result<Again, NotAttempted>> {
+        let router = Arc::clone(self.running.router.get().filter(|_| !is_sent_on)?);
+        let in_flight = Arc::clone(&self.running.in_flight);
+        let to_again =
+            |task| Again { router, in_flight, work: work_for::<A>(&self.id, self.shard, task), deadline };
+        Some(task().map(to_again))
+    }
+}
+
+/// Which way a command went.
+enum Way<C: Command> {
+    Here(Submitted<CommandAnswer<C>>),
+    There(BoxFuture<'static, CommandAnswer<C>>),
+    Over,
 }
 
 /// A command under way: its reply with version, epoch and id. See [`Sending::receipt`].
 #[must_use = "await it to hear what became of the command"]
 pub struct Receipt<C: Command> {
-    sent: Option<Submitted<CommandAnswer<C>>>,
+    way: Way<C>,
+    /// What is sent on if the shard turns out to be elsewhere.
+    again: Option<Again>,
     command_id: CommandId,
     running: Arc<Running>,
     type_index: Option<usize>,
@@ -332,24 +383,41 @@ impl<C: Command> Future for Receipt<C> {
     type Output = CommandAnswer<C>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.sent.as_mut().expect("a future is not polled after its end") {
-            Ok(waiting) => ready!(waiting.poll_answer(context)),
-            Err(why) => Err(NoAnswer::NotAttempted(why.clone())),
-        };
-        self.sent = None;
-        let result = match answer {
+        loop {
+            let result = match &mut self.way {
+                Way::Here(Ok(sent)) => {
+                    let answer = ready!(sent.poll_answer(context));
+                    self.said(answer)
+                }
+                Way::Here(Err(why)) => Err(why.clone().into()),
+                Way::There(carried) => ready!(carried.as_mut().poll(context)),
+                Way::Over => panic!("a future is not polled after its end"),
+            };
+            self.way = Way::Over;
+            match (&result, self.again.take()) {
+                (Err(SendError::NotAttempted(why)), Some(again)) if may_be_elsewhere(why) => {
+                    self.way = Way::There(again.command::<C>(self.command_id));
+                }
+                _ => {
+                    self.count(&result);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+}
+
+impl<C: Command> Receipt<C> {
+    fn said(&self, answer: Result<CommandAnswer<C>, NoAnswer>) -> CommandAnswer<C> {
+        match answer {
             Ok(answer) => answer,
             Err(NoAnswer::NotAttempted(why)) => Err(why.into()),
             Err(NoAnswer::Unknown(reason)) => {
                 Err(Unknown { command_id: self.command_id, reason: reason.into() }.into())
             }
-        };
-        self.count(&result);
-        Poll::Ready(result)
+        }
     }
-}
 
-impl<C: Command> Receipt<C> {
     fn count(&self, result: &CommandAnswer<C>) {
         let telemetry = &self.running.shared.telemetry;
         if let Some(type_index) = self.type_index {
@@ -433,11 +501,39 @@ impl<A: Aggregate> Saving<A> {
             .into());
         }
         let deadline = Instant::now() + call.within.unwrap_or(to.running.shared.settings.command_timeout);
+        let again = {
+            let task =
+                || typed::save_task(expected, &events, command_id, call.is_fresh(), call.metadata.clone());
+            to.again(call.is_sent_on, deadline, || task().map(Task::Save)).transpose()?
+        };
+        if !to.is_here()
+            && let Some(again) = again
+        {
+            return again.save(command_id).await;
+        }
+        match (to.save_here(expected, events, command_id, call, deadline).await, again) {
+            (Err(SaveError::NotAttempted(why)), Some(again)) if may_be_elsewhere(&why) => {
+                again.save(command_id).await
+            }
+            (answer, _) => answer,
+        }
+    }
+}
+
+impl<A: Aggregate> AggregateRef<A> {
+    async fn save_here(
+        &self,
+        expected: Version,
+        events: Vec<A::Event>,
+        command_id: CommandId,
+        call: Call,
+        deadline: Instant,
+    ) -> Result<Done<()>, SaveError> {
         let fingerprint = events_fingerprint(&events).map_err(NotAttempted::from)?;
         let (fresh, metadata) = (call.is_fresh(), call.metadata);
         let make =
             |envelope| SaveJob { envelope, expected, events, command_id, fresh, fingerprint, metadata };
-        match to.submit(deadline, make)?.answer().await {
+        match self.submit(deadline, make)?.answer().await {
             Ok(answer) => answer,
             Err(NoAnswer::NotAttempted(why)) => Err(why.into()),
             Err(NoAnswer::Unknown(reason)) => Err(Unknown { command_id, reason: reason.into() }.into()),

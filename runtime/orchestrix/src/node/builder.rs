@@ -12,7 +12,7 @@ use super::remote::{RemoteType, RemoteTypes};
 use super::running::{Running, Tasks};
 use super::{Node, Past, Replica};
 use crate::aggregate::{self, Arbiter, InFlight, Inbox, Residents, Shared, Snapshotter, Wake};
-use crate::cluster::{self, Confirms, Keeper, Lease, Shards, Standing};
+use crate::cluster::{self, BootTime, ClusterOptions, Confirms, Held, Keeper, Lease, Shards, Standing};
 use crate::error::StartError;
 use crate::settings::Settings;
 use crate::store::{Memory, PostgresOptions, SqliteOptions};
@@ -67,6 +67,7 @@ impl Orchestrix {
             hooks: Vec::new(),
             metrics: true,
             replica: None,
+            cluster: None,
         }
     }
 }
@@ -90,6 +91,7 @@ pub struct Builder {
     hooks: Vec<Arc<dyn Hooks>>,
     metrics: bool,
     replica: Option<Replica>,
+    cluster: Option<ClusterOptions>,
 }
 
 impl Builder {
@@ -149,6 +151,16 @@ impl Builder {
         self
     }
 
+    /// Takes part in the cluster of the store: nodes that share it divide its shards, and each takes work for all of them.
+    ///
+    /// The store must be one that several processes can share. Without this a node owns every shard, and a second one
+    /// is refused.
+    #[must_use]
+    pub fn cluster(mut self, options: ClusterOptions) -> Self {
+        self.cluster = Some(options);
+        self
+    }
+
     /// Opens the store, claims its shards and starts the arbiters. Must be called inside a tokio runtime, which then
     /// carries the writer; the actors have threads of their own.
     ///
@@ -165,7 +177,11 @@ impl Builder {
         let store = self.store.ok_or(StartError::NoStore)?.open().await.map_err(StartError::Open)?;
         let shards = store.info().shard_count;
         let ownership = Arc::new(Ownership::new(Incarnation::fresh(), shards.get() as usize));
-        let held = cluster::hold(&*store, ownership.owner(), &self.settings).await?;
+        let held = match &self.cluster {
+            None => cluster::hold(&*store, ownership.owner(), &self.settings).await?,
+            Some(_) if store.info().leases => Held::nothing(self.settings.lease),
+            Some(_) => return Err(StartError::NotShared { store: store.info().name }),
+        };
         for claim in held.claims {
             ownership.open(claim);
         }
@@ -175,8 +191,13 @@ impl Builder {
         let telemetry = Arc::new(Telemetry::new(metrics, hooks, &names));
         let (settings, clock, lease) = (self.settings, self.clock, held.lease);
         let past = Past::new(Arc::clone(&store), self.replica, telemetry.metrics.for_replica());
-        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease, remote };
-        parts.assemble(&self.kinds)
+        let is_member = self.cluster.is_some();
+        let parts = Parts { settings, clock, store, past, ownership, telemetry, lease, remote, is_member };
+        let node = parts.assemble(&self.kinds)?;
+        match self.cluster {
+            None => Ok(node),
+            Some(options) => super::join(node, options).await,
+        }
     }
 }
 
@@ -209,6 +230,7 @@ struct Parts {
     telemetry: Arc<Telemetry>,
     lease: Option<Lease>,
     remote: RemoteTypes,
+    is_member: bool,
 }
 
 impl Parts {
@@ -228,6 +250,7 @@ impl Parts {
         tokio::spawn(confirmer.run());
         let snapshotter = Snapshotter { queue, store, ownership, telemetry };
         tasks.snapshotter = Some((stop, tokio::spawn(snapshotter.run(stopped))));
+        let (standing, lease) = (self.standing(), self.lease.filter(|_| !self.is_member));
         let shared = Arc::new(Shared {
             shards: self.store.info().shard_count,
             residents: Residents::new(
@@ -245,7 +268,7 @@ impl Parts {
             lanes,
             snapshots,
             telemetry: self.telemetry,
-            standing: Standing::new(self.lease.and_then(|lease| lease.until())),
+            standing,
             confirms,
             kinds: kinds.iter().map(|kind| (kind.name, kind.wake)).collect(),
         });
@@ -258,13 +281,19 @@ impl Parts {
             }
         }
         start_arbiters(&shared, kinds, receivers, queues, &mut tasks)?;
-        if let Some(lease) = self.lease {
+        if let Some(lease) = lease {
             let (keeper, stop) = Keeper::new(&shared, Shards::new(&shared, &inboxes), lease);
             tasks.keeper = Some((stop, tokio::spawn(keeper.run())));
         }
         let types: HashMap<_, _> =
             kinds.iter().enumerate().map(|(place, kind)| (kind.type_id, place)).collect();
         Ok(Node { running: Running::start(shared, inboxes, types, self.remote, tasks) })
+    }
+
+    /// A member of a cluster says nothing before it has joined.
+    fn standing(&self) -> Standing {
+        let until = self.lease.and_then(|lease| lease.until());
+        Standing::new(until.or_else(|| self.is_member.then(|| BootTime::from_nanos(0))))
     }
 
     /// Makes the lanes: one for each arbiter if the store carries so many, else as many as it carries.

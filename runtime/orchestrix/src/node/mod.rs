@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `builder` | describes a node and starts it |
 //! | `address` | the address of one aggregate: send, read, save |
+//! | `membership` | how a node joins its cluster |
+//! | `again` | work in the form that reaches other nodes |
+//! | `router` | takes work to the node that owns its shard |
 //! | `reading` | how sure a read must be, and what it saw |
 //! | `history` | an aggregate's past: events, states at a version or a time |
 //! | `remote` | work that came from another node |
@@ -11,30 +14,42 @@
 //! | `running` | what runs while a node runs, and how it stops |
 
 mod address;
+mod again;
 mod builder;
 mod history;
+#[cfg(feature = "cluster")]
+mod membership;
 mod reading;
 mod remote;
 mod replica;
+#[cfg(feature = "cluster")]
+mod router;
+#[cfg(not(feature = "cluster"))]
+#[path = "router/absent.rs"]
+mod router;
 mod running;
 
 use std::any::TypeId;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use orchestrix_core::store::{QuarantineRecord, ReadError, WriteError};
-use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, StreamId};
+use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, Incarnation, StreamId};
 
 pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
+#[cfg(feature = "cluster")]
+use membership::join;
 pub(crate) use reading::Needs;
 pub use reading::{Consistency, Reading, Seen};
 pub(crate) use replica::Past;
 pub use replica::Replica;
 use running::Running;
 
-use crate::aggregate::Inbox;
+use crate::aggregate::{Inbox, panic_words};
 pub use crate::cluster::Shards;
 use crate::error::NotAttempted;
 use crate::settings::Settings;
@@ -84,6 +99,30 @@ pub struct Residency {
     pub in_flight: u64,
 }
 
+/// How a node stands in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// The run of the node.
+    pub incarnation: Incarnation,
+    /// Where it listens for other nodes.
+    pub address: SocketAddr,
+    /// Shards that it takes work for.
+    pub shards_owned: usize,
+}
+
+#[cfg(not(feature = "cluster"))]
+async fn join(node: Node, _: crate::cluster::ClusterOptions) -> Result<Node, crate::error::StartError> {
+    node.shutdown().await;
+    let reason = "this build is without the feature `cluster`".to_owned();
+    Err(crate::error::StartError::Join { reason })
+}
+
+/// Runs a view on a state. A view is the caller's code: when it panics, it fails alone.
+pub(crate) fn guarded_view<A, R>(state: &A, view: impl FnOnce(&A) -> R) -> Result<R, NotAttempted> {
+    catch_unwind(AssertUnwindSafe(|| view(state)))
+        .map_err(|panic| NotAttempted::unavailable(format!("the view panicked: {}", panic_words(&*panic))))
+}
+
 /// How many reads `load_many` has under way at once.
 const LOAD_MANY_AT_ONCE: usize = 256;
 
@@ -123,7 +162,16 @@ impl Node {
 
     /// Returns the state of the node.
     pub fn status(&self) -> NodeStatus {
-        self.running.status()
+        self.running.shown_status()
+    }
+
+    /// Returns how the node stands in its cluster; `None` when it is in none.
+    pub fn cluster(&self) -> Option<ClusterInfo> {
+        let address = self.running.router.get()?.address()?;
+        let shared = &self.running.shared;
+        let is_owned = |shard| shared.ownership.open_term(shard).is_some();
+        let shards_owned = shared.shards.all().filter(|shard| is_owned(*shard)).count();
+        Some(ClusterInfo { incarnation: shared.ownership.owner(), address, shards_owned })
     }
 
     /// Returns what is resident and under way now.

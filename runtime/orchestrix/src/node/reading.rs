@@ -1,7 +1,7 @@
 //! Reads: how sure they must be, what they must have seen, and what they saw.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use orchestrix_core::store::BoxFuture;
@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::NodeStatus;
 use super::address::{AggregateRef, NoAnswer, Submitted};
+use super::again::may_be_elsewhere;
 use super::running::Running;
 use crate::aggregate::ReadJob;
 use crate::cluster::Silence;
+use crate::cluster::wire::{ReadTask, Task};
 use crate::error::NotAttempted;
 
 /// How sure a read must be that no other node has taken over. On a node with a store of its own all are strong.
@@ -81,6 +83,8 @@ pub struct Reading<A: Aggregate, F, R> {
     view: F,
     needs: Needs,
     within: Option<Duration>,
+    /// Another node sent it here, and follows the shard itself.
+    is_sent_on: bool,
     returns: PhantomData<fn() -> R>,
 }
 
@@ -99,7 +103,7 @@ where
     R: Send + 'static,
 {
     pub(super) fn new(of: AggregateRef<A>, view: F) -> Self {
-        Self { of, view, needs: Needs::default(), within: None, returns: PhantomData }
+        Self { of, view, needs: Needs::default(), within: None, is_sent_on: false, returns: PhantomData }
     }
 
     /// Sets how sure the read must be. Default: [`Consistency::Leased`].
@@ -123,16 +127,64 @@ where
         self
     }
 
+    /// Says that another node sent it here, and follows the shard itself.
+    pub(super) fn sent_on(mut self) -> Self {
+        self.is_sent_on = true;
+        self
+    }
+
     /// Sends it.
     pub(super) fn start(self) -> UnderWay<R> {
-        let Self { of, view, needs, within, .. } = self;
+        let Self { of, view, needs, within, is_sent_on, .. } = self;
         let running = Arc::clone(of.running());
         let deadline = Instant::now() + within.unwrap_or(running.shared.settings.command_timeout);
-        let admit = |running: &Running| admit(running, needs.consistency);
-        let sent = of.submit_if(admit, deadline, |envelope| ReadJob { envelope, view, needs });
-        UnderWay { running, type_index: of.type_index(), needs, deadline, sent }
+        let type_index = of.type_index();
+        // What a local read wants is this node's own copy.
+        let stays = is_sent_on || needs.consistency == Consistency::Local;
+        let fingerprint = running.remote.fingerprint(A::TYPE.as_str());
+        let task = ReadTask { consistency: needs.consistency, min_version: needs.min_version, fingerprint };
+        let again = of.again(stays, deadline, || Ok(Task::Read(task))).and_then(Result::ok);
+        let Some(again) = again else {
+            let sent = submit(&of, deadline, needs, view);
+            return UnderWay { running, type_index, needs, deadline, sent, elsewhere: None };
+        };
+        // The view runs once: here, or where the state is fetched to.
+        let view = Arc::new(Mutex::new(Some(view)));
+        let sent = if of.is_here() {
+            let view = Arc::clone(&view);
+            submit(&of, deadline, needs, move |state: &A| take(&view).expect("it is taken once")(state))
+        } else {
+            Err(running.shared.ownership.not_owner(again.work.shard))
+        };
+        let elsewhere = move |why| -> BoxFuture<'static, Result<Seen<R>, NotAttempted>> {
+            Box::pin(async move {
+                let view = take(&view).ok_or(why)?;
+                again.read(of, fingerprint, view).await
+            })
+        };
+        UnderWay { running, type_index, needs, deadline, sent, elsewhere: Some(Box::new(elsewhere)) }
     }
 }
+
+fn take<F>(view: &Mutex<Option<F>>) -> Option<F> {
+    view.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn submit<A, F, R>(of: &AggregateRef<A>, deadline: Instant, needs: Needs, view: F) -> Answered<R>
+where
+    A: Aggregate,
+    F: FnOnce(&A) -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let admit = |running: &Running| admit(running, needs.consistency);
+    of.submit_if(admit, deadline, |envelope| ReadJob { envelope, view, needs })
+}
+
+/// A read that was sent to an aggregate of this node.
+type Answered<R> = Submitted<Result<Seen<R>, NotAttempted>>;
+
+/// What is done when this node has not answered, for a reason.
+type Elsewhere<R> = Box<dyn FnOnce(NotAttempted) -> BoxFuture<'static, Result<Seen<R>, NotAttempted>> + Send>;
 
 /// Says whether a node takes a read now. Whether it owns the shard is looked at where the aggregate is.
 fn admit(running: &Running, consistency: Consistency) -> Result<(), NotAttempted> {
@@ -168,13 +220,18 @@ pub(super) struct UnderWay<R> {
     type_index: Option<usize>,
     needs: Needs,
     deadline: Instant,
-    sent: Submitted<Result<Seen<R>, NotAttempted>>,
+    sent: Answered<R>,
+    elsewhere: Option<Elsewhere<R>>,
 }
 
 impl<R> UnderWay<R> {
-    pub(super) async fn finish(self) -> Result<Seen<R>, NotAttempted> {
+    pub(super) async fn finish(mut self) -> Result<Seen<R>, NotAttempted> {
         let shared = Arc::clone(&self.running.shared);
-        let result = self.answer().await;
+        let elsewhere = self.elsewhere.take();
+        let result = match (self.answer().await, elsewhere) {
+            (Err(why), Some(elsewhere)) if may_be_elsewhere(&why) => elsewhere(why).await,
+            (answer, _) => answer,
+        };
         match &result {
             Ok(_) => {}
             Err(why) => shared.telemetry.error(why.kind()),

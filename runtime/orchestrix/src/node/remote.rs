@@ -50,6 +50,11 @@ impl RemoteTypes {
         self.0.insert(name, of);
     }
 
+    /// Returns the fingerprint of a type's state; 0, which no state has, for a type that is not registered.
+    pub(super) fn fingerprint(&self, name: &str) -> u64 {
+        self.0.get(name).map_or(0, |of| of.fingerprint)
+    }
+
     fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         for (name, of) in &self.0 {
@@ -167,6 +172,7 @@ fn read<A: Aggregate>(to: To, fingerprint: u64, task: ReadTask) -> Answer {
         .consistency(task.consistency)
         .min_version(task.min_version)
         .within(to.within)
+        .sent_on()
         .start();
     Box::pin(async move {
         match reading.finish().await {

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::NodeStatus;
 use super::remote::RemoteTypes;
+use super::router::Router;
 use crate::aggregate::{InFlight, Inbox, Shared};
 use crate::cluster::Shards;
 
@@ -29,13 +30,18 @@ pub(super) struct Tasks {
     pub(super) lanes: Vec<AbortHandle>,
     pub(super) snapshotter: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     /// At stores with leases.
-    pub(super) keeper: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    pub(super) keeper: Option<Keeping>,
     pub(super) arbiters: Vec<thread::JoinHandle<()>>,
 }
+
+/// What keeps the lease of a node: how to end it, and when it has ended.
+pub(super) type Keeping = (oneshot::Sender<()>, JoinHandle<()>);
 
 const RUNNING: u8 = 0;
 const DRAINING: u8 = 1;
 const STOPPED: u8 = 2;
+/// It gives its shards away, and goes on with them until each has gone.
+const LEAVING: u8 = 3;
 
 /// A node's insides, as its addresses see them.
 pub(crate) struct Running {
@@ -45,6 +51,10 @@ pub(crate) struct Running {
     /// What it does for other nodes.
     pub(super) remote: RemoteTypes,
     inboxes: Vec<mpsc::Sender<Inbox>>,
+    /// In a cluster.
+    pub(super) router: OnceLock<Arc<Router>>,
+    /// Tells when the node has left its cluster.
+    left: OnceLock<watch::Receiver<bool>>,
     status: AtomicU8,
     tasks: Mutex<Option<Tasks>>,
     stopped: watch::Sender<bool>,
@@ -64,6 +74,8 @@ impl Running {
             types,
             remote,
             inboxes,
+            router: OnceLock::new(),
+            left: OnceLock::new(),
             status: AtomicU8::new(RUNNING),
             tasks: Mutex::new(Some(tasks)),
             stopped: watch::Sender::new(false),
@@ -89,9 +101,26 @@ impl Running {
 
     pub(crate) fn status(&self) -> NodeStatus {
         match self.status.load(Ordering::Acquire) {
-            RUNNING => self.shared.standing.status(),
+            RUNNING | LEAVING => self.shared.standing.status(),
             DRAINING => NodeStatus::Draining,
             _ => NodeStatus::Stopped,
+        }
+    }
+
+    /// Returns the status as people see it: a node that gives its shards away is draining, though it still takes work.
+    pub(super) fn shown_status(&self) -> NodeStatus {
+        match (self.status.load(Ordering::Acquire), self.status()) {
+            (LEAVING, NodeStatus::Running) => NodeStatus::Draining,
+            (_, status) => status,
+        }
+    }
+
+    /// Takes the node into a cluster: by what way work goes to others, and what keeps its membership.
+    pub(super) fn enter_cluster(&self, router: Arc<Router>, left: watch::Receiver<bool>, keeper: Keeping) {
+        // Once, by the start of the node.
+        let _ = (self.router.set(router), self.left.set(left));
+        if let Some(tasks) = &mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) {
+            tasks.keeper = Some(keeper);
         }
     }
 }
@@ -128,7 +157,7 @@ pub(super) async fn shutdown(running: Arc<Running>) {
     let mut stopped = running.stopped.subscribe();
     let tasks = running.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(tasks) = tasks {
-        running.status.store(DRAINING, Ordering::Release);
+        running.status.store(LEAVING, Ordering::Release);
         // In a task of its own, so that a caller who gives up does not leave half a node behind.
         tokio::spawn(async move { stop(&running, tasks).await });
     }
@@ -138,6 +167,8 @@ pub(super) async fn shutdown(running: Arc<Running>) {
 
 async fn stop(running: &Running, tasks: Tasks) {
     let deadline = Instant::now() + running.shared.settings.shutdown_timeout;
+    leave_cluster(running, deadline).await;
+    running.status.store(DRAINING, Ordering::Release);
     while running.in_flight.now() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_PAUSE).await;
     }
@@ -154,6 +185,20 @@ async fn stop(running: &Running, tasks: Tasks) {
     running.status.store(STOPPED, Ordering::Release);
     running.stopped.send_replace(true);
     tracing::info!("the node has stopped");
+}
+
+/// Gives all shards to the other nodes, and goes on with each until it has gone.
+async fn leave_cluster(running: &Running, deadline: Instant) {
+    let (Some(router), Some(left)) = (running.router.get(), running.left.get()) else { return };
+    router.drain().await;
+    let mut left = left.clone();
+    let has_left = left.wait_for(|left| *left);
+    match tokio::time::timeout_at(deadline.into(), has_left).await {
+        Ok(_) => tracing::info!("this node has given its shards away and left the cluster"),
+        Err(_) => {
+            tracing::warn!("this node could not give all its shards away in time; others take them over")
+        }
+    }
 }
 
 async fn passivate_all(inboxes: &[mpsc::Sender<Inbox>]) {
@@ -180,6 +225,9 @@ async fn finish(running: &Running, tasks: Tasks, deadline: Instant) {
     }
     for lane in &tasks.lanes {
         lane.abort();
+    }
+    if let Some(router) = running.router.get() {
+        router.shutdown(deadline.saturating_duration_since(Instant::now())).await;
     }
     if let Some((stop, keeper)) = tasks.keeper {
         // Until now it renewed the lease, so that what was under way could be finished. One that is stuck at the store

@@ -66,7 +66,7 @@ pub(crate) struct Ownership {
     /// Looked at only where work is refused.
     hints: Mutex<Vec<Hint>>,
     /// Shards that an append found to have another owner, until the keeper takes them up. At most all shards.
-    lost: Mutex<Vec<ShardId>>,
+    lost: Mutex<Vec<(ShardId, Epoch)>>,
 }
 
 impl Ownership {
@@ -126,13 +126,13 @@ impl Ownership {
         let is_news =
             self.shard(shard).word.fetch_update(Ordering::AcqRel, Ordering::Acquire, closed).is_ok();
         if is_news {
-            lock(&self.lost).push(shard);
+            lock(&self.lost).push((shard, of));
         }
         is_news
     }
 
-    /// Returns the shards that were lost since the last call.
-    pub(crate) fn take_lost(&self) -> Vec<ShardId> {
+    /// Returns the shards that were lost since the last call, with the terms that ended by that.
+    pub(crate) fn take_lost(&self) -> Vec<(ShardId, Epoch)> {
         std::mem::take(&mut *lock(&self.lost))
     }
 

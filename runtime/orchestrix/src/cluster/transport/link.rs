@@ -79,11 +79,11 @@ async fn greet(lane: &Arc<Lane>, connection: u64, socket: socket::Socket) -> Res
         .map_err(|error| words(&error))?;
     // How a connection ended is told by its stream.
     carrier.execute(connected);
-    let ours = Hello { wants: Some(lane.incarnation), ..lane.local.hello.clone() };
+    let ours = Hello { wants: Some(lane.incarnation), ..lane.local.hello() };
     let outgoing = Outgoing { lane: Arc::clone(lane), connection, hello: Some(first(&ours)?) };
     let mut inbound = open(Requests(requests.clone()), outgoing).await.map_err(|status| words(&status))?;
     let hello = read_hello(inbound.message().await.map_err(|status| words(&status))?)?;
-    lane.local.hello.check(&hello).map_err(|why| why.to_string())?;
+    ours.check(&hello).map_err(|why| why.to_string())?;
     if hello.incarnation != lane.incarnation {
         return Err(format!("the run {} answers there", hello.incarnation));
     }

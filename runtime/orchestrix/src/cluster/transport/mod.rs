@@ -142,10 +142,18 @@ pub enum BindError {
 
 /// What every connection of this node shares.
 struct Local {
-    hello: Hello,
+    /// A node that was deposed goes on as another run.
+    hello: Mutex<Hello>,
+    calls_max: u32,
     tls: Option<Tls>,
     plaintext_allowed: bool,
     serve: Arc<dyn Serve>,
+}
+
+impl Local {
+    fn hello(&self) -> Hello {
+        self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// This node's connections to others, and theirs to it.
@@ -183,7 +191,8 @@ impl Transport {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let plaintext_allowed = options.plaintext_allowed;
-        let local = Arc::new(Local { hello: options.hello(), tls, plaintext_allowed, serve });
+        let (hello, calls_max) = (Mutex::new(options.hello()), options.calls_max.max(1));
+        let local = Arc::new(Local { hello, calls_max, tls, plaintext_allowed, serve });
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept::accept(listener, Arc::clone(&local), stop.clone()));
         let (peers, accepting) = (Mutex::default(), Mutex::new(Some(accepting)));
@@ -193,6 +202,11 @@ impl Transport {
     /// Returns where this node listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Goes on as another run of this node, for connections that are made from now on.
+    pub fn become_run(&self, incarnation: Incarnation) {
+        self.local.hello.lock().unwrap_or_else(PoisonError::into_inner).incarnation = incarnation;
     }
 
     /// Returns a run of a node, and begins to connect to it if it is new. An address that has changed is a new peer.

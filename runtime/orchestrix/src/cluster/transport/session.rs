@@ -170,13 +170,13 @@ impl Session {
     }
 
     fn greet(&mut self, theirs: Hello) {
-        let ours = &self.local.hello;
+        let ours = self.local.hello();
         let welcome =
             if self.stopping.is_cancelled() { Err(Unwelcome::ShuttingDown) } else { ours.check(&theirs) };
         let written = match welcome {
             Ok(()) => {
                 tracing::debug!(from = %self.from, node = %theirs.node, version = %theirs.application_version, "a node has connected");
-                let written = wire::put_hello(&mut self.answers, ours);
+                let written = wire::put_hello(&mut self.answers, &ours);
                 self.caller = Some(Arc::new(theirs));
                 written
             }
@@ -196,7 +196,7 @@ impl Session {
         if self.stopping.is_cancelled() {
             return self.answer(id, &Outcome::not_attempted(NotAttempted::ShuttingDown));
         }
-        if self.running.len() >= self.local.hello.calls_max as usize {
+        if self.running.len() >= self.local.calls_max as usize {
             return self.reject(&"a caller sent more calls than it may");
         }
         let served = AssertUnwindSafe(self.local.serve.serve(caller, call)).catch_unwind();
