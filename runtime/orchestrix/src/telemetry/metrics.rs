@@ -9,6 +9,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, NoopRecorder, Unit, counter, gauge, histogram};
 use orchestrix_core::SnapshotDefect;
 
+use super::cluster::ClusterMetrics;
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
@@ -91,6 +93,20 @@ pub const REPLICA_READS: &str = "orchestrix_replica_reads_total";
 pub const POOL_CONNECTIONS: &str = "orchestrix_pool_connections";
 /// Callers that wait for one.
 pub const POOL_WAITERS: &str = "orchestrix_pool_waiters";
+/// Shards that a node of a cluster has open.
+pub const CLUSTER_SHARDS_OWNED: &str = "orchestrix_cluster_shards_owned";
+/// Other nodes that a node is connected to.
+pub const CLUSTER_PEERS_CONNECTED: &str = "orchestrix_cluster_peers_connected";
+/// Shards that went from one node to another as planned.
+pub const CLUSTER_MOVES: &str = "orchestrix_cluster_moves_total";
+/// How long giving a shard back took.
+pub const CLUSTER_HANDOVER_TIME: &str = "orchestrix_cluster_handover_seconds";
+/// Shards claimed.
+pub const CLUSTER_CLAIMS: &str = "orchestrix_cluster_claims_total";
+/// Shards for which a node went silent.
+pub const CLUSTER_FENCES: &str = "orchestrix_cluster_fences_total";
+/// Commands and reads sent to other nodes.
+pub const CLUSTER_REMOTE_COMMANDS: &str = "orchestrix_cluster_remote_commands_total";
 /// Memory of the process.
 pub const PROCESS_RESIDENT_BYTES: &str = "orchestrix_process_resident_bytes";
 
@@ -143,6 +159,13 @@ pub const CATALOGUE: &[MetricInfo] = {
         info(Counter, REPLICA_READS, &["result"], Count, "Reads of the past by what the replica had: all of it (`whole`), a part (`topped_up` from the store), no answer (`failed`)."),
         info(Gauge, POOL_CONNECTIONS, &["state"], Count, "Connections of the pool to PostgreSQL, idle or in use."),
         info(Gauge, POOL_WAITERS, NONE, Count, "Callers that wait for a connection of the pool."),
+        info(Gauge, CLUSTER_SHARDS_OWNED, NONE, Count, "Shards that this node has open."),
+        info(Gauge, CLUSTER_PEERS_CONNECTED, NONE, Count, "Other nodes that this node is connected to."),
+        info(Counter, CLUSTER_MOVES, &["direction"], Count, "Shards that came to this node (`in`) or were given away (`out`) as planned."),
+        info(Histogram, CLUSTER_HANDOVER_TIME, NONE, Seconds, "Time from a shard's seal to its release."),
+        info(Counter, CLUSTER_CLAIMS, &["reason"], Count, "Shards claimed, by reason."),
+        info(Counter, CLUSTER_FENCES, &["reason"], Count, "Shards for which this node went silent, by reason."),
+        info(Counter, CLUSTER_REMOTE_COMMANDS, &["outcome"], Count, "Commands and reads sent to other nodes, by how they ended there."),
         info(Gauge, PROCESS_RESIDENT_BYTES, NONE, Bytes, "Resident memory of the process."),
     ]
 };
@@ -285,6 +308,15 @@ impl Metrics {
             TypeMetrics::new(aggregate_type)
         } else {
             metrics::with_local_recorder(&NoopRecorder, || TypeMetrics::new(aggregate_type))
+        }
+    }
+
+    /// Makes the handles of a node of a cluster. Keep them as long as the node: their part of the gauges goes with them.
+    pub fn for_cluster(&self) -> ClusterMetrics {
+        if self.enabled {
+            ClusterMetrics::new()
+        } else {
+            metrics::with_local_recorder(&NoopRecorder, ClusterMetrics::new)
         }
     }
 
@@ -484,6 +516,7 @@ mod tests {
             let metrics = Metrics::new();
             let _types = metrics.for_type("account");
             let _replica = metrics.for_replica();
+            let _cluster = metrics.for_cluster();
             PoolMetrics::new().set(1, 2, 3);
             gauge!(PROCESS_RESIDENT_BYTES).set(1.0);
             recorder.render()
@@ -550,10 +583,12 @@ mod tests {
         let page = metrics::with_local_recorder(&recorder, || {
             let metrics = Metrics::disabled();
             metrics.for_type("account").command(CommandOutcome::Done, Duration::ZERO);
+            metrics.for_cluster().set_shards_owned(1);
             metrics.error("fenced");
             recorder.render()
         });
         assert!(!page.contains("orchestrix_commands"), "{page}");
+        assert!(!page.contains("orchestrix_cluster"), "{page}");
         assert!(!page.contains("orchestrix_errors"), "{page}");
     }
 

@@ -1,5 +1,6 @@
 //! What the runtime tells about itself: metrics, hooks, logs, traces, health.
 
+mod cluster;
 pub mod exporter;
 pub mod health;
 mod histogram;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod traces;
 mod watch;
 
+pub use cluster::{ClaimReason, ClusterMetrics, FenceReason, RemoteOutcome};
 pub use health::Health;
 pub use hook_set::{HookSet, on_aggregate_error};
 pub use hooks::{AggregateFailure, Hooks, SnapshotEvent};
