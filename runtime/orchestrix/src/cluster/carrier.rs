@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrix_core::store::{Claim, ClusterView, Member, Report, Target};
 use orchestrix_core::{Epoch, EventStore, Incarnation, ShardId, StreamId};
@@ -20,6 +20,7 @@ use super::member::{Answer, Effect, Input, Loss, Membership, Why};
 use super::placement::{Cause, Limits};
 use super::shards::Shards;
 use crate::aggregate::Shared;
+use crate::telemetry::{ClaimReason, ClusterMetrics, FenceReason};
 
 /// How many shards of one node are on the move at once: enough that a node of 256 shards is empty after a few waves, few
 /// enough that most of its aggregates are at home at any moment.
@@ -70,6 +71,9 @@ pub(crate) struct Carrier {
     last: HashMap<ShardId, watch::Receiver<bool>>,
     /// Runs that were proved to be gone.
     gone: HashSet<Incarnation>,
+    /// Since when shards are being given away.
+    sealed_at: HashMap<ShardId, Instant>,
+    metrics: Arc<ClusterMetrics>,
 }
 
 /// What a carrier is made of.
@@ -81,6 +85,7 @@ pub(crate) struct Crew {
     pub(crate) address: String,
     pub(crate) sender: mpsc::Sender<Input>,
     pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) metrics: Arc<ClusterMetrics>,
 }
 
 /// What is left to talk to a carrier once it runs.
@@ -93,7 +98,7 @@ pub(crate) struct Strings {
 
 impl Carrier {
     pub(crate) fn new(crew: Crew) -> (Self, Strings) {
-        let Crew { shared, shards, neighbours, address, sender, inputs } = crew;
+        let Crew { shared, shards, neighbours, address, sender, inputs, metrics } = crew;
         let (stopping, stop) = oneshot::channel();
         let (left, has_left) = watch::channel(false);
         let limits = Limits { wave_max: WAVE_MAX, tolerance_percent: TOLERANCE_PERCENT };
@@ -112,6 +117,8 @@ impl Carrier {
             left,
             last: HashMap::new(),
             gone: HashSet::new(),
+            sealed_at: HashMap::new(),
+            metrics,
         };
         (carrier, Strings { stop: stopping, left: has_left })
     }
@@ -147,6 +154,8 @@ impl Carrier {
     fn look_around(&mut self) -> Option<Input> {
         let shared = self.shared.upgrade()?;
         shared.standing.looking();
+        let is_owned = |shard: &ShardId| shared.ownership.open_term(*shard).is_some();
+        self.metrics.set_shards_owned(shared.shards.all().filter(is_owned).count());
         for (shard, epoch) in shared.ownership.take_lost() {
             self.hear(Input::Lost { shard, epoch, loss: Loss::Fenced });
         }
@@ -174,23 +183,18 @@ impl Carrier {
                 self.call(async move { Answer::View(told("read the view", store.view().await)) });
             }
             Effect::SetTargets { view, moves } => self.set_targets(view, moves),
-            Effect::Claim(shards) => {
-                say(&shards, "claiming");
-                let shards: Vec<_> = shards.into_iter().map(|(shard, _)| shard).collect();
-                self.call(
-                    async move { Answer::Claimed(told("claim shards", store.claim(&shards, me).await)) },
-                );
-            }
-            Effect::Release(shards) => self.call(async move {
-                Answer::Released(told("release shards", store.release_shards(me, &shards).await))
-            }),
+            Effect::Claim(shards) => self.claim(shards),
+            Effect::Release(shards) => self.release(shards),
             Effect::Leave => {
-                self.call(async move { Answer::Left(told("leave", store.leave(me).await).is_some()) })
+                self.call(async move { Answer::Left(told("leave", store.leave(me).await).is_some()) });
             }
             Effect::Open(claims) => self.open(claims),
             Effect::Seal(shards) => self.seal(shards),
             Effect::Fence(shards) => {
                 say(&shards, "fencing");
+                for (_, why) in &shards {
+                    count_fence(&self.metrics, *why, 1);
+                }
                 self.fence(shards.into_iter().map(|(shard, _)| shard).collect());
             }
             Effect::FenceAll(why) => self.fence_all(why),
@@ -228,6 +232,37 @@ impl Carrier {
         });
     }
 
+    fn claim(&self, wanted: Vec<(ShardId, Why)>) {
+        say(&wanted, "claiming");
+        let (store, me, metrics) =
+            (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.metrics));
+        self.call(async move {
+            let shards: Vec<_> = wanted.iter().map(|(shard, _)| *shard).collect();
+            let claims = told("claim shards", store.claim(&shards, me).await);
+            if claims.is_some() {
+                for (_, why) in &wanted {
+                    count_claim(&metrics, *why);
+                }
+            }
+            Answer::Claimed(claims)
+        });
+    }
+
+    fn release(&mut self, shards: Vec<(ShardId, Epoch)>) {
+        let (store, me, metrics) =
+            (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.metrics));
+        let sealed_at: Vec<_> = shards.iter().map(|(shard, _)| self.sealed_at.remove(shard)).collect();
+        self.call(async move {
+            let released = told("release shards", store.release_shards(me, &shards).await);
+            for (sealed_at, is_released) in sealed_at.into_iter().zip(released.iter().flatten()) {
+                if let Some(sealed_at) = sealed_at.filter(|_| *is_released) {
+                    metrics.moved_out(sealed_at.elapsed());
+                }
+            }
+            Answer::Released(released)
+        });
+    }
+
     fn set_targets(&self, view: u64, moves: Vec<(Target, Cause)>) {
         let reasons: Vec<_> = moves.iter().map(|(target, cause)| (target.shard, *cause)).collect();
         say(&reasons, "planning to move");
@@ -257,10 +292,8 @@ impl Carrier {
         let opened: Vec<_> = claims.iter().map(|claim| claim.shard).collect();
         tracing::info!(shards = opened.len(), "this node owns shards that it has claimed");
         let (shards, neighbours) = (self.shards.clone(), Arc::clone(&self.neighbours));
-        let (all, ownership) = (opened.clone(), self.shared.clone());
-        self.after(&all, async move {
+        self.after(&opened.clone(), async move {
             shards.open(&claims);
-            drop(ownership);
             neighbours.on_open(&opened);
         });
     }
@@ -269,6 +302,7 @@ impl Carrier {
         let reasons: Vec<_> = sealed.iter().map(|(shard, _, why)| (*shard, *why)).collect();
         say(&reasons, "sealing");
         for (shard, epoch, _) in sealed {
+            self.sealed_at.insert(shard, Instant::now());
             let target = self.membership.view().and_then(|view| {
                 view.shards.iter().find(|row| row.shard == shard).and_then(|row| row.target)
             });
@@ -300,6 +334,7 @@ impl Carrier {
     fn fence_all(&mut self, why: Why) {
         let Some(shared) = self.shared.upgrade() else { return };
         shared.standing.depose();
+        count_fence(&self.metrics, why, u64::from(shared.shards.get()));
         tracing::error!(reason = %why, "this node leaves everything and goes on as another run");
         let (all, shards, inputs) =
             (shared.shards.all().collect::<Vec<_>>(), self.shards.clone(), self.sender.clone());
@@ -346,6 +381,29 @@ impl Carrier {
             }
         }
     }
+}
+
+fn count_claim(metrics: &ClusterMetrics, why: Why) {
+    let reason = match why {
+        Why::Free => ClaimReason::Free,
+        Why::OwnerGone => ClaimReason::OwnerGone,
+        Why::CalledOff => ClaimReason::CalledOff,
+        _ => ClaimReason::Anew,
+    };
+    metrics.claimed(reason, 1);
+    if reason == ClaimReason::Free {
+        metrics.moved_in(1);
+    }
+}
+
+fn count_fence(metrics: &ClusterMetrics, why: Why, shards: u64) {
+    let reason = match why {
+        Why::AppendFenced => FenceReason::AppendFenced,
+        Why::AppendInDoubt => FenceReason::AppendInDoubt,
+        Why::Deposed => FenceReason::Deposed,
+        _ => FenceReason::Passed,
+    };
+    metrics.fenced(reason, shards);
 }
 
 fn life_of(member: &Member) -> Life {

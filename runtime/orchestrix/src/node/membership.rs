@@ -33,7 +33,8 @@ async fn enter(node: &Node, options: ClusterOptions) -> Result<(), String> {
     let shared = &running.shared;
     let (sender, inputs) = mpsc::channel(INPUTS_MAX);
     let (me, shards) = (shared.ownership.owner(), running.shards());
-    let router = Router::new(me, shards.clone(), sender.clone(), shared.settings.lease);
+    let metrics = Arc::new(shared.telemetry.metrics.for_cluster());
+    let router = Router::new(me, shards.clone(), sender.clone(), shared.settings.lease, Arc::clone(&metrics));
     let advertised = options.advertise.clone();
     let desk = Arc::new(Desk(Arc::downgrade(&router)));
     let transport =
@@ -41,8 +42,15 @@ async fn enter(node: &Node, options: ClusterOptions) -> Result<(), String> {
     let address = advertised.unwrap_or_else(|| transport.address().to_string());
     router.connect(running, transport);
     let neighbours: Arc<dyn Neighbours> = Arc::clone(&router) as _;
-    let crew =
-        Crew { shared: Arc::clone(shared), shards, neighbours, address: address.clone(), sender, inputs };
+    let crew = Crew {
+        shared: Arc::clone(shared),
+        shards,
+        neighbours,
+        address: address.clone(),
+        sender,
+        inputs,
+        metrics,
+    };
     let (carrier, Strings { stop, left }) = Carrier::new(crew);
     running.enter_cluster(Arc::clone(&router), left, (stop, tokio::spawn(carrier.run())));
     has_joined(node, &router).await?;

@@ -196,7 +196,7 @@ async fn leave_cluster(running: &Running, deadline: Instant) {
     match tokio::time::timeout_at(deadline.into(), has_left).await {
         Ok(_) => tracing::info!("this node has given its shards away and left the cluster"),
         Err(_) => {
-            tracing::warn!("this node could not give all its shards away in time; others take them over")
+            tracing::warn!("this node could not give all its shards away in time; others take them over");
         }
     }
 }

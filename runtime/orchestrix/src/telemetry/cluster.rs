@@ -234,7 +234,9 @@ mod tests {
         for (number, reason) in (11..).zip(FenceReason::ALL) {
             cluster.fenced(reason, number);
         }
-        RemoteOutcome::ALL.into_iter().for_each(|outcome| cluster.remote_command(outcome));
+        for outcome in RemoteOutcome::ALL {
+            cluster.remote_command(outcome);
+        }
         for (number, word) in (1_u8..).zip(["free", "owner_gone", "anew", "called_off"]) {
             let series = format!("{CLUSTER_CLAIMS}{{reason=\"{word}\"}}");
             near(value(&recorder, &series), f64::from(number));

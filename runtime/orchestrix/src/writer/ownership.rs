@@ -267,7 +267,7 @@ mod tests {
         assert!(ownership.lose(ONE, epoch(3)));
         assert!(!ownership.lose(ONE, epoch(3)));
         assert!(!ownership.speaks(ONE, epoch(3)));
-        assert_eq!((ownership.take_lost(), ownership.take_lost()), (vec![ONE], vec![]));
+        assert_eq!((ownership.take_lost(), ownership.take_lost()), (vec![(ONE, epoch(3))], vec![]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::cluster::transport::{PeerLost, Serve, Transport};
 use crate::cluster::wire::{Call, Denial, DoneOutcome, Hello, Notice, Outcome, Request, Task, Work};
 use crate::cluster::{Input, Moved, Neighbours, Route, Routes, Shards};
 use crate::error::NotAttempted;
+use crate::telemetry::{ClusterMetrics, RemoteOutcome};
 
 /// The pauses between two attempts, from the first to the longest. A hand-over takes some tens of milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -46,6 +47,7 @@ pub(crate) struct Router {
     warm: Mutex<HashMap<ShardId, Vec<StreamId>>>,
     known: Mutex<Vec<(Incarnation, String)>>,
     patience: Duration,
+    metrics: Arc<ClusterMetrics>,
 }
 
 impl Router {
@@ -54,6 +56,7 @@ impl Router {
         shards: Shards,
         inputs: mpsc::Sender<Input>,
         lease: Duration,
+        metrics: Arc<ClusterMetrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             running: OnceLock::new(),
@@ -65,6 +68,7 @@ impl Router {
             warm: Mutex::default(),
             known: Mutex::default(),
             patience: lease + BEYOND_LEASE,
+            metrics,
         })
     }
 
@@ -160,7 +164,9 @@ impl Router {
             (Route::Peer { run, address, epoch }, Some(transport)) => {
                 let peer = transport.peer(run, &address);
                 let work = Work { epoch: Some(epoch), ..work.clone() };
-                peer.call(Call { within, hops: 0, request: Request::Work(work) }).await
+                let outcome = peer.call(Call { within, hops: 0, request: Request::Work(work) }).await;
+                self.metrics.remote_command(kind_of(&outcome));
+                outcome
             }
             (Route::Peer { .. } | Route::Own | Route::Unknown, _) => {
                 Outcome::not_attempted(node.running.shared.ownership.not_owner(work.shard))
@@ -230,6 +236,16 @@ impl Router {
     }
 }
 
+fn kind_of(outcome: &Outcome) -> RemoteOutcome {
+    match outcome {
+        Outcome::Done(_) => RemoteOutcome::Done,
+        Outcome::Refused { .. } | Outcome::Conflict { .. } => RemoteOutcome::Refused,
+        Outcome::Moved { .. } => RemoteOutcome::Moved,
+        Outcome::NotAttempted(_) => RemoteOutcome::Failed,
+        Outcome::Unknown { .. } => RemoteOutcome::Unknown,
+    }
+}
+
 /// Tells whether a second attempt may end otherwise, for a reason that the caller has nothing to do with.
 fn may_pass(why: &Denial) -> bool {
     matches!(why, Denial::NotOwner { .. } | Denial::Unavailable { .. } | Denial::ShuttingDown)
@@ -250,11 +266,14 @@ impl Neighbours for Router {
             for (run, _) in former.iter().filter(|(run, _)| members.iter().all(|(other, _)| other != run)) {
                 transport.forget(*run);
             }
+            // Connections are made before they are needed.
+            let others = members.iter().filter(|(run, _)| Some(*run) != self.shards.owner());
+            let is_connected =
+                |(run, address): &&(Incarnation, String)| transport.peer(*run, address).hello().is_some();
+            self.metrics.set_peers_connected(others.filter(is_connected).count());
         }
-        for row in &view.shards {
-            if row.owner != Some(self.shards.owner().unwrap_or(Incarnation::from_uuid(uuid::Uuid::nil()))) {
-                self.shards.hint(row.shard, row.owner, row.epoch);
-            }
+        for row in view.shards.iter().filter(|row| row.owner != self.shards.owner()) {
+            self.shards.hint(row.shard, row.owner, row.epoch);
         }
         self.changed();
     }
