@@ -3,6 +3,7 @@ use orchestrix_core::store::{Claim, Member, NodeRecord, ShardOwner};
 use uuid::Uuid;
 
 use super::*;
+use crate::cluster::placement::Cause;
 
 const LEASE: Duration = Duration::from_secs(6);
 const LIMITS: Limits = Limits { wave_max: 8, tolerance_percent: 5 };
@@ -241,4 +242,56 @@ fn hints_bring_a_look_forward_and_no_more_than_so_many() {
     assert_eq!(driven.hear(Input::Look), [], "it has just looked");
     driven.now += 50;
     assert_eq!(driven.hear(Input::Tick), [Effect::Look]);
+}
+
+#[test]
+fn a_shard_whose_epoch_has_passed_is_fenced_and_an_older_row_is_ignored() {
+    let members = [member(1, 6_000), member(2, 6_000)];
+    let fence = Effect::Fence(vec![(shard(0), Why::Passed)]);
+    let mut driven = Driven::with_a_shard();
+    assert!(!driven.view(&members, &[row(0, Some(2), 0, None)]).contains(&fence));
+    assert!(driven.view(&members, &[row(0, Some(2), 2, None)]).contains(&fence));
+    // A claim of its own that came late counts as well: appends under the former epoch are refused.
+    let mut driven = Driven::with_a_shard();
+    let effects = driven.view(&members, &[row(0, Some(1), 2, None)]);
+    assert!(effects.contains(&fence));
+    assert!(effects.contains(&Effect::Claim(vec![(shard(0), Why::Anew)])));
+}
+
+#[test]
+fn a_target_that_does_not_come_within_a_lease_is_replaced() {
+    let mut driven = Driven::joined();
+    let members = [member(1, 6_000), member(2, 6_000)];
+    let rows = [row(0, None, 4, Some(2))];
+    let replaces = |effects: &[Effect]| {
+        effects.iter().any(|effect| match effect {
+            Effect::SetTargets { moves, .. } => {
+                moves.iter().any(|(target, cause)| (target.target, *cause) == (run(1), Cause::TargetLate))
+            }
+            _ => false,
+        })
+    };
+    assert!(!replaces(&driven.view(&members, &rows)));
+    for _ in 0..6 {
+        driven.now += 1_000;
+        driven.renewed(true);
+    }
+    assert!(replaces(&driven.view(&members, &rows)));
+}
+
+#[test]
+fn a_broken_connection_makes_a_run_look_and_decides_nothing() {
+    let mut driven = Driven::with_a_shard();
+    let members = [member(1, 6_000), member(2, 6_000)];
+    let rows = [row(0, Some(1), 1, None), row(1, Some(2), 1, None)];
+    driven.now += 100;
+    // It looks once after the claim.
+    assert_eq!(driven.hear(Input::Tick), [Effect::Look]);
+    driven.view(&members, &rows);
+    driven.now += 100;
+    assert_eq!(driven.hear(Input::PeerLost(run(9))), [], "nobody knows that one");
+    assert_eq!(driven.hear(Input::PeerLost(run(2))), [Effect::Look]);
+    assert_eq!(driven.view(&members, &rows), [Effect::Publish]);
+    driven.now += 500;
+    assert!(driven.hear(Input::Tick).contains(&Effect::Look), "it goes on looking for a while");
 }
