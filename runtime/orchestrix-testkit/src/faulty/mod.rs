@@ -93,6 +93,7 @@ impl Faulty {
             Fault::FailBefore => vec![unavailable(); commits],
             Fault::Conflict => vec![CommitOutcome::Conflict { actual: None }; commits],
             Fault::Drop => vec![unknown(); commits],
+            Fault::Panic => panic!("an injected fault made the store panic"),
             Fault::Delay(delay) => {
                 tokio::time::sleep(delay).await;
                 self.append_truly(batch).await

@@ -27,6 +27,8 @@ pub enum Fault {
     Drop,
     /// Nothing is stored; the answer is a `Conflict` that does not know the stream's version.
     Conflict,
+    /// Nothing is stored; the store panics, as one with a bug would.
+    Panic,
 }
 
 /// A group of calls other than appends, for faults.
@@ -80,6 +82,8 @@ pub struct FaultCounts {
     pub late_commits_refused: u64,
     /// Appends lost by [`Fault::Drop`].
     pub dropped: u64,
+    /// Appends that ended in [`Fault::Panic`].
+    pub panics: u64,
     /// Appends refused by [`Fault::Conflict`].
     pub conflicts: u64,
     /// Other calls that failed.
@@ -105,6 +109,7 @@ impl FaultCounts {
             Fault::CommitLate { .. } => &mut self.put_off,
             Fault::Drop => &mut self.dropped,
             Fault::Conflict => &mut self.conflicts,
+            Fault::Panic => &mut self.panics,
         };
         *counter += 1;
     }

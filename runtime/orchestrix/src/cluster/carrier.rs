@@ -144,8 +144,22 @@ impl Carrier {
             if self.shared.strong_count() == 0 {
                 return;
             }
+            if self.is_broken() {
+                return self.give_up().await;
+            }
         }
         self.left.send_replace(true);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| shared.standing.is_broken())
+    }
+
+    /// A node that has broken serves nobody any more, and others need not wait for its lease to end. What may still be
+    /// under way of it is fenced by their claims.
+    async fn give_up(&self) {
+        tracing::error!("this node is broken; it leaves its shards to the others and must be started again");
+        self.outage.told("leave", self.store.leave(self.membership.run()).await);
     }
 
     fn pause(&self) -> Duration {

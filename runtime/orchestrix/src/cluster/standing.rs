@@ -117,6 +117,11 @@ impl Standing {
         self.state.swap(BROKEN, Ordering::AcqRel) != BROKEN
     }
 
+    /// Tells whether something has failed for good that the node cannot do without.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.state.load(Ordering::Acquire) == BROKEN
+    }
+
     /// Tells whether the keeper has to claim anew.
     pub(crate) fn is_deposed(&self) -> bool {
         self.state.load(Ordering::Acquire) == DEPOSED

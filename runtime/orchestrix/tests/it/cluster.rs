@@ -4,11 +4,13 @@ mod cut_off;
 mod place;
 mod roll;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrix::core::{CommandId, EventStore, ShardCount, Version};
 use orchestrix::store::Memory;
-use orchestrix::{ClusterOptions, Consistency, Node, Orchestrix, SendError, Settings, StartError};
+use orchestrix::{ClusterOptions, Consistency, Node, NodeStatus, Orchestrix, SendError, Settings, StartError};
+use orchestrix_testkit::{Fault, Faulty};
 
 use crate::counter::{Add, AddRefusal, Counter, CounterEvent, CounterId, counter};
 use crate::harness::{CounterLog, eventually, in_time};
@@ -28,7 +30,14 @@ pub async fn member(log: &Memory) -> Node {
 }
 
 pub async fn member_on(store: impl orchestrix::IntoStore) -> Node {
-    let settings = Settings { lease: LEASE, arbiters: 2, ..Settings::default() };
+    started(store, settings()).await
+}
+
+fn settings() -> Settings {
+    Settings { lease: LEASE, arbiters: 2, ..Settings::default() }
+}
+
+async fn started(store: impl orchestrix::IntoStore, settings: Settings) -> Node {
     let listen = "127.0.0.1:0".parse().expect("an address");
     let builder = Orchestrix::builder().store(store).aggregate::<Counter>().settings(settings).metrics(false);
     builder.cluster(ClusterOptions::new(listen)).start().await.expect("the node starts")
@@ -136,6 +145,31 @@ async fn what_a_node_left_behind_is_served_by_the_others() {
         assert_eq!(total.expect("it is done"), 2);
     }
     assert_eq!(owned(&two), SHARDS as usize);
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_writer_broke_is_succeeded_before_its_lease_ends() {
+    let log = shared_log();
+    let (store, faults) = Faulty::new(Arc::new(log.clone()));
+    let store: Arc<dyn EventStore> = store;
+    // A lease that does not end within the story.
+    let settings = Settings { lease: Duration::from_mins(5), ..settings() };
+    let (one, two) = (started(store, settings.clone()).await, started(log.clone(), settings).await);
+    balanced(&[&one, &two]).await;
+    faults.on_next_append(Fault::Panic);
+    for id in counters(24) {
+        // Those that go to the broken node are not answered by it.
+        let sent = one.of::<Counter>(id).send(Add::new(1)).within(Duration::from_millis(200));
+        if sent.await.is_err() {
+            break;
+        }
+    }
+    eventually("the other one takes everything", async || owned(&two) == SHARDS as usize).await;
+    assert_eq!((faults.faults_hit().panics, one.status()), (1, NodeStatus::Fenced));
+    for id in counters(24) {
+        in_time("a command", two.of::<Counter>(id).send(Add::new(1)).into_future()).await.expect("it is done");
+    }
     two.shutdown().await;
 }
 
