@@ -143,7 +143,7 @@ impl Call {
     }
 
     /// Returns the aggregate type and the command that the receiver has to know, as far as there are any.
-    pub(crate) fn needs(&self) -> Option<(&str, Option<&str>)> {
+    pub fn needs(&self) -> Option<(&str, Option<&str>)> {
         let Request::Work(work) = &self.request else { return None };
         let command = match &work.task {
             Task::Command(command) => Some(&*command.name),

@@ -162,7 +162,7 @@ fn standard() -> Standard {
     config::standard().with_limit::<FRAME_BYTES_MAX>()
 }
 
-/// Writes a call. The time that is left comes from [`Call::within`], and may be written anew by [`set_time_left`].
+/// Writes a call. The time that is left comes from [`Call::within`], and is written anew when the batch is taken.
 ///
 /// # Errors
 /// [`FrameError::TooLarge`] or [`FrameError::Unencodable`]; nothing is written then.
@@ -197,18 +197,18 @@ pub fn put_unwelcome(batch: &mut BytesMut, why: &Unwelcome) -> Result<usize, Fra
     put(batch, UNWELCOME, 0, |batch| put_json(batch, why))
 }
 
-/// Writes a frame that has no payload.
-pub(super) fn put_cancel(batch: &mut BytesMut, id: u64) {
+/// Says that nobody waits for the answer of a call any more.
+pub fn put_cancel(batch: &mut BytesMut, id: u64) {
     put_bare(batch, CANCEL, id);
 }
 
-/// Writes a frame that has no payload.
-pub(super) fn put_ping(batch: &mut BytesMut, id: u64) {
+/// Asks for a sign of life.
+pub fn put_ping(batch: &mut BytesMut, id: u64) {
     put_bare(batch, PING, id);
 }
 
-/// Writes a frame that has no payload.
-pub(super) fn put_pong(batch: &mut BytesMut, id: u64) {
+/// Gives the sign of life that was asked for.
+pub fn put_pong(batch: &mut BytesMut, id: u64) {
     put_bare(batch, PONG, id);
 }
 
@@ -219,7 +219,10 @@ fn put_bare(batch: &mut BytesMut, kind: u8, id: u64) {
 }
 
 /// Writes anew how much time is left for the call whose frame begins there.
-pub(super) fn set_time_left(frame: &mut [u8], left: Duration) {
+///
+/// # Panics
+/// When the bytes are too short to be the frame of a call.
+pub fn set_time_left(frame: &mut [u8], left: Duration) {
     frame[HEAD_BYTES..HEAD_BYTES + 4].copy_from_slice(&micros(left).to_le_bytes());
 }
 
