@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,7 @@ pub(crate) struct Carrier {
     /// Since when shards are being given away.
     sealed_at: HashMap<ShardId, Instant>,
     metrics: Arc<ClusterMetrics>,
+    outage: Arc<Outage>,
 }
 
 /// What a carrier is made of.
@@ -119,6 +121,7 @@ impl Carrier {
             gone: HashSet::new(),
             sealed_at: HashMap::new(),
             metrics,
+            outage: Arc::default(),
         };
         (carrier, Strings { stop: stopping, left: has_left })
     }
@@ -163,30 +166,43 @@ impl Carrier {
     }
 
     fn hear(&mut self, input: Input) {
-        for effect in self.membership.on(input, BootTime::now()) {
+        let effects = self.membership.on(input, BootTime::now());
+        self.follow_run();
+        for effect in effects {
             self.carry(effect);
         }
     }
 
+    /// Lets everybody know when the node goes on as another run. Nothing of the former one is in memory by then.
+    fn follow_run(&self) {
+        let (Some(shared), run) = (self.shared.upgrade(), self.membership.run()) else { return };
+        if shared.ownership.owner() != run {
+            // What was lost before was the former run's.
+            shared.ownership.take_lost();
+            shared.ownership.change_owner(run);
+            self.neighbours.on_run(run);
+        }
+    }
+
     fn carry(&mut self, effect: Effect) {
-        let (store, me) = (Arc::clone(&self.store), self.membership.run());
+        let (store, me, outage) = (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.outage));
         match effect {
             Effect::Join { former } => self.join(former),
             Effect::Renew { draining } => {
                 let report = Report { load: 0, draining };
                 let lease = self.lease();
                 self.call(async move {
-                    Answer::Renewed(told("renew the lease", store.renew(me, lease, report).await))
+                    Answer::Renewed(outage.told("renew the lease", store.renew(me, lease, report).await))
                 });
             }
             Effect::Look => {
-                self.call(async move { Answer::View(told("read the view", store.view().await)) });
+                self.call(async move { Answer::View(outage.told("read the view", store.view().await)) });
             }
             Effect::SetTargets { view, moves } => self.set_targets(view, moves),
             Effect::Claim(shards) => self.claim(shards),
             Effect::Release(shards) => self.release(shards),
             Effect::Leave => {
-                self.call(async move { Answer::Left(told("leave", store.leave(me).await).is_some()) });
+                self.call(async move { Answer::Left(outage.told("leave", store.leave(me).await).is_some()) });
             }
             Effect::Open(claims) => self.open(claims),
             Effect::Seal(shards) => self.seal(shards),
@@ -220,25 +236,25 @@ impl Carrier {
 
     fn join(&self, former: Option<Incarnation>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        let (store, lease) = (Arc::clone(&self.store), self.lease());
+        let (store, lease, outage) = (Arc::clone(&self.store), self.lease(), Arc::clone(&self.outage));
         let node = record(self.membership.run(), &shared.settings, Some(self.address.clone()));
         self.call(async move {
             if let Some(former) = former
-                && told("let the former run leave", store.leave(former).await).is_none()
+                && outage.told("let the former run leave", store.leave(former).await).is_none()
             {
                 return Answer::Joined(false);
             }
-            Answer::Joined(told("join", store.join(node, lease).await).is_some())
+            Answer::Joined(outage.told("join", store.join(node, lease).await).is_some())
         });
     }
 
     fn claim(&self, wanted: Vec<(ShardId, Why)>) {
         say(&wanted, "claiming");
-        let (store, me, metrics) =
-            (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.metrics));
+        let (store, me) = (Arc::clone(&self.store), self.membership.run());
+        let (metrics, outage) = (Arc::clone(&self.metrics), Arc::clone(&self.outage));
         self.call(async move {
             let shards: Vec<_> = wanted.iter().map(|(shard, _)| *shard).collect();
-            let claims = told("claim shards", store.claim(&shards, me).await);
+            let claims = outage.told("claim shards", store.claim(&shards, me).await);
             if claims.is_some() {
                 for (_, why) in &wanted {
                     count_claim(&metrics, *why);
@@ -249,11 +265,11 @@ impl Carrier {
     }
 
     fn release(&mut self, shards: Vec<(ShardId, Epoch)>) {
-        let (store, me, metrics) =
-            (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.metrics));
+        let (store, me) = (Arc::clone(&self.store), self.membership.run());
+        let (metrics, outage) = (Arc::clone(&self.metrics), Arc::clone(&self.outage));
         let sealed_at: Vec<_> = shards.iter().map(|(shard, _)| self.sealed_at.remove(shard)).collect();
         self.call(async move {
-            let released = told("release shards", store.release_shards(me, &shards).await);
+            let released = outage.told("release shards", store.release_shards(me, &shards).await);
             for (sealed_at, is_released) in sealed_at.into_iter().zip(released.iter().flatten()) {
                 if let Some(sealed_at) = sealed_at.filter(|_| *is_released) {
                     metrics.moved_out(sealed_at.elapsed());
@@ -266,11 +282,11 @@ impl Carrier {
     fn set_targets(&self, view: u64, moves: Vec<(Target, Cause)>) {
         let reasons: Vec<_> = moves.iter().map(|(target, cause)| (target.shard, *cause)).collect();
         say(&reasons, "planning to move");
-        let (store, me) = (Arc::clone(&self.store), self.membership.run());
+        let (store, me, outage) = (Arc::clone(&self.store), self.membership.run(), Arc::clone(&self.outage));
         let targets = moves.into_iter().map(|(target, _)| target).collect();
-        self.call(
-            async move { Answer::Targets(told("set targets", store.set_targets(me, view, targets).await)) },
-        );
+        self.call(async move {
+            Answer::Targets(outage.told("set targets", store.set_targets(me, view, targets).await))
+        });
     }
 
     /// Does work on shards after whatever was decided about them before.
@@ -339,15 +355,10 @@ impl Carrier {
         let (all, shards, inputs) =
             (shared.shards.all().collect::<Vec<_>>(), self.shards.clone(), self.sender.clone());
         self.last.clear();
-        let (shared, neighbours) = (self.shared.clone(), Arc::clone(&self.neighbours));
         tokio::spawn(async move {
             shards.fence(&all).await;
-            let Some(shared) = shared.upgrade() else { return };
-            let next = Incarnation::fresh();
-            shared.ownership.take_lost();
-            shared.ownership.change_owner(next);
-            neighbours.on_run(next);
-            let _ = inputs.send(Input::Fenced { next }).await;
+            // A carrier that has ended goes on as nobody.
+            let _ = inputs.send(Input::Fenced { next: Incarnation::fresh() }).await;
         });
     }
 
@@ -417,9 +428,23 @@ fn life_of(member: &Member) -> Life {
     }
 }
 
-/// Logs what the store did not answer; the membership tries again.
-fn told<T, E: Display>(what: &'static str, answer: Result<T, E>) -> Option<T> {
-    answer.inspect_err(|error| tracing::warn!(%error, "the store did not {what}; trying on")).ok()
+/// Whether the store answers, so that an outage is told once and not for each attempt.
+#[derive(Default)]
+struct Outage(AtomicBool);
+
+impl Outage {
+    /// Logs what the store did not answer; the membership tries again.
+    fn told<T, E: Display>(&self, what: &'static str, answer: Result<T, E>) -> Option<T> {
+        match &answer {
+            Ok(_) if self.0.swap(false, Ordering::Relaxed) => tracing::info!("the store answers again"),
+            Ok(_) => {}
+            Err(error) if self.0.swap(true, Ordering::Relaxed) => {
+                tracing::debug!(%error, "the store did not {what}");
+            }
+            Err(error) => tracing::warn!(%error, "the store did not {what}; trying on"),
+        }
+        answer.ok()
+    }
 }
 
 /// Logs a change of ownership, reason by reason.

@@ -223,6 +223,10 @@ impl Membership {
             return self.extend(sent, Renewal::NoAnswer, now);
         };
         self.observer.on_answer(now);
+        // A view may have said so already, and once is enough.
+        if self.phase != Phase::Serving {
+            return;
+        }
         if !holds {
             return self.become_deposed(now);
         }
