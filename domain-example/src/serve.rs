@@ -1,10 +1,12 @@
 //! The life of the service: start, serve, stop.
 //!
-//! A stop goes from the outside in, and each part waits for the one before it: no new connections and not ready any
-//! more, then requests under way, then transfers under way, then the node. A second signal ends the process at once,
-//! which loses nothing that was answered.
+//! A stop goes from the outside in, and each part waits for the one before it: not ready any more, then no new
+//! connections, then requests under way, then transfers under way, then the node, which gives its shards to the other
+//! nodes of its cluster. Until then it answers them, and they answer for it afterwards. A second signal ends the process
+//! at once, which loses nothing that was answered.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use domain_example::{Account, Transfer};
@@ -26,8 +28,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let limits = connection_limits();
     let listener = listen(config.http_addr).await?;
     let address = listener.local_addr()?;
-    let stop = CancellationToken::new();
-    let signals = tokio::spawn(cancel_on_signal(Signals::new()?, stop.clone()));
+    let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
+    let signals = tokio::spawn(cancel_on_signal(Signals::new()?, leaving.clone()));
+    tokio::spawn(stop_after_notice(leaving.clone(), stop.clone(), config.shutdown_notice));
     // The door is there before the bank: whoever comes while it starts hears so.
     let door = Door::default();
     let work = server::serve(listener, door.router(), limits, stop.clone());
@@ -39,12 +42,12 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     });
     let node = tokio::select! {
         started = start(&config) => started.context("the event store could not be opened")?,
-        () = stop.cancelled() => {
+        () = leaving.cancelled() => {
             tracing::info!("stopped before the event store was open");
             return Ok(());
         }
     };
-    let bank = Bank::new(node.clone(), stop.clone());
+    let bank = Bank::new(node.clone(), leaving, stop.clone());
     bank.driver.resume();
     door.open(http::router(bank.clone()));
     let store = node.store().info();
@@ -95,18 +98,35 @@ async fn start(config: &Config) -> anyhow::Result<Node> {
     let store = config.open_store().await?;
     // The other half is for requests and transfers, so that both together keep to the setting.
     let shutdown_timeout = config.settings.shutdown_timeout / 2;
-    let settings = Settings { shutdown_timeout, ..config.settings.clone() };
+    let application_version = env!("CARGO_PKG_VERSION").to_owned();
+    let settings = Settings { shutdown_timeout, application_version, ..config.settings.clone() };
     let mut builder = Orchestrix::builder().store(store).settings(settings);
     if let Some(replica) = config.replica()? {
         builder = builder.replica(replica);
     }
+    if let Some(cluster) = config.cluster.clone() {
+        builder = builder.cluster(cluster);
+    }
     Ok(builder.aggregate::<Account>().aggregate::<Transfer>().start().await?)
 }
 
-/// Cancels `stop` at the first signal to stop, and ends the process at the second.
-async fn cancel_on_signal(mut signals: Signals, stop: CancellationToken) {
-    signals.next().await;
+/// Goes on serving for a while after the first signal, so that whoever asks `/ready` can send requests elsewhere.
+async fn stop_after_notice(leaving: CancellationToken, stop: CancellationToken, notice: Duration) {
+    leaving.cancelled().await;
+    if !notice.is_zero() {
+        tracing::info!(
+            ?notice,
+            "not ready any more; requests are served until those who send them have noticed"
+        );
+        tokio::time::sleep(notice).await;
+    }
     stop.cancel();
+}
+
+/// Cancels `leaving` at the first signal to stop, and ends the process at the second.
+async fn cancel_on_signal(mut signals: Signals, leaving: CancellationToken) {
+    signals.next().await;
+    leaving.cancel();
     signals.next().await;
     tracing::warn!("ended by a second signal");
     std::process::exit(INTERRUPTED);

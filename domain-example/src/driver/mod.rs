@@ -5,7 +5,8 @@
 //! often it is begun again, each step takes effect once. So a transfer that is pending may always be driven:
 //! after it was requested, when somebody looks at it, and when the bank starts.
 //!
-//! One driver works on a transfer at a time. It is the one in this process, which has the store to itself.
+//! One driver works on a transfer at a time in this process. Beside it the drivers of other nodes may work on the same one,
+//! for instance after their start; that costs double commands, which take effect once.
 
 mod carry;
 pub(crate) mod order;

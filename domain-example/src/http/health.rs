@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use orchestrix::telemetry::exporter;
-use orchestrix::telemetry::health::{self, Health, PING_TIMEOUT, ResidentHealth, StoreHealth};
+use orchestrix::telemetry::health::{self, ClusterHealth, Health, PING_TIMEOUT, ResidentHealth, StoreHealth};
 use orchestrix_core::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -29,6 +29,10 @@ pub(crate) struct HealthAnswer {
     error: Option<String>,
     /// `starting`, `running`, `draining`, `suspended`, `fenced` or `stopped`.
     node: &'static str,
+    /// In a cluster: the node's name, its run, where it listens for others, and how many shards it owns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    cluster: Option<ClusterHealth>,
     /// The store's name, whether it is durable, and how long it took to answer.
     #[schema(value_type = Object)]
     store: StoreHealth,
@@ -39,8 +43,8 @@ pub(crate) struct HealthAnswer {
 
 impl From<Health> for HealthAnswer {
     fn from(health: Health) -> Self {
-        let Health { status, event_store, timestamp, error, node, store, resident } = health;
-        Self { status, event_store, timestamp, error, node, store, resident }
+        let Health { status, event_store, timestamp, error, node, cluster, store, resident } = health;
+        Self { status, event_store, timestamp, error, node, cluster, store, resident }
     }
 }
 
@@ -92,7 +96,7 @@ pub(crate) async fn live(State(bank): State<Bank>) -> Response {
     )
 )]
 pub(crate) async fn ready(State(bank): State<Bank>) -> Response {
-    if !bank.stop.is_cancelled() && health::ready(&bank.node, PING_TIMEOUT).await {
+    if !bank.leaving.is_cancelled() && health::ready(&bank.node, PING_TIMEOUT).await {
         probe(StatusCode::OK, "ready")
     } else {
         probe(StatusCode::SERVICE_UNAVAILABLE, "not ready")

@@ -55,15 +55,15 @@ pub(crate) struct Bank {
     pub(crate) driver: Driver,
     /// How much of a request is read.
     pub(crate) body: BodyLimits,
-    /// Cancelled when the bank begins to stop; it is not ready from then on.
-    pub(crate) stop: CancellationToken,
+    /// Cancelled when the bank is told to stop; it is not ready from then on.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl Bank {
-    /// Puts a bank together around a running node.
-    pub(crate) fn new(node: Node, stop: CancellationToken) -> Self {
-        let driver = Driver::new(node.clone(), stop.clone());
-        Self { node, driver, body: BodyLimits::default(), stop }
+    /// Puts a bank together around a running node: not ready from `leaving` on, and without new work from `stop` on.
+    pub(crate) fn new(node: Node, leaving: CancellationToken, stop: CancellationToken) -> Self {
+        let driver = Driver::new(node.clone(), stop);
+        Self { node, driver, body: BodyLimits::default(), leaving }
     }
 }
 

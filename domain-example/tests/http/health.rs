@@ -39,7 +39,7 @@ async fn a_store_that_is_down_makes_it_unhealthy_and_not_ready_but_alive() {
 #[tokio::test]
 async fn a_bank_that_stops_is_not_ready() {
     let bank = TestBank::start().await;
-    bank.bank.stop.cancel();
+    bank.bank.leaving.cancel();
     assert_eq!(bank.get("/ready").await.status, 503);
     assert_eq!(bank.get("/live").await.status, 200);
 }

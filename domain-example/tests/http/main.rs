@@ -1,7 +1,7 @@
 //! The bank's HTTP contract, story by story.
 //!
 //! Most stories call the router in this process, on the in-memory store. `abuse`, `garbled` and `connections` use real
-//! sockets on loopback, and `process`, `drill` and `traces` a process. The service's own modules are part of this binary, since a
+//! sockets on loopback, and `process`, `cluster`, `drill` and `traces` processes. The service's own modules are part of this binary, since a
 //! binary's modules cannot be imported.
 
 #[path = "../../src/driver/mod.rs"]
@@ -13,6 +13,8 @@ mod http;
 
 mod abuse;
 mod accounts;
+#[cfg(unix)]
+mod cluster;
 mod connections;
 #[cfg(unix)]
 mod drill;

@@ -29,7 +29,8 @@ impl TestBank {
 
     /// Puts one around a node.
     pub(crate) fn on(node: Node) -> Self {
-        Self::of(Bank::new(node, CancellationToken::new()))
+        let stop = CancellationToken::new();
+        Self::of(Bank::new(node, stop.clone(), stop))
     }
 
     pub(crate) fn of(bank: Bank) -> Self {

@@ -224,7 +224,7 @@ async fn a_start_ends_what_an_earlier_run_left_wherever_it_stopped() {
         earlier.open("a", 10).await;
         earlier.open("b", 0).await;
         leave_behind(&earlier.bank.node, stopped).await;
-        earlier.bank.stop.cancel();
+        earlier.bank.leaving.cancel();
         earlier.bank.driver.finish().await;
 
         let later = TestBank::on(node(store).await);
@@ -314,7 +314,7 @@ async fn many_transfers_at_once_neither_make_nor_lose_money() {
 #[tokio::test]
 async fn a_bank_that_stops_takes_no_orders() {
     let bank = TestBank::start().await;
-    bank.bank.stop.cancel();
+    bank.bank.leaving.cancel();
     let answer = bank.post("/transfers", json!({ "from": "a", "to": "b", "amount": 1 })).await;
     answer.problem(Kind::StoreUnavailable);
 }

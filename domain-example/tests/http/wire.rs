@@ -28,7 +28,7 @@ impl Served {
     /// Starts a bank with an account `a`.
     pub(crate) async fn start(connections: ConnectionLimits, body: BodyLimits) -> Self {
         let stop = CancellationToken::new();
-        let bank = Bank { body, ..Bank::new(node(Memory::new()).await, stop.clone()) };
+        let bank = Bank { body, ..Bank::new(node(Memory::new()).await, stop.clone(), stop.clone()) };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let task = tokio::spawn(serve(listener, crate::http::router(bank), connections, stop.clone()));

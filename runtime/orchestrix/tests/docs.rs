@@ -170,3 +170,28 @@ fn the_dashboard_asks_for_metrics_that_exist() {
         assert!(manual.contains(&format!("`{name}`")), "docs/operations/metrics.md has no {name}");
     }
 }
+
+/// Returns the words of a text that look like variables of an environment.
+fn variables(text: &str) -> BTreeSet<&str> {
+    let is_of_a_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let words = text.split(|c| !is_of_a_name(c));
+    words.filter(|word| word.contains('_') && !word.ends_with('_') && !word.starts_with('_')).collect()
+}
+
+#[test]
+fn what_an_operator_copies_sets_variables_that_exist() {
+    // Of other programs, and of the example itself.
+    let is_foreign =
+        |name: &str| name.starts_with("POSTGRES_") || name.starts_with("GF_") || name == "POD_IP";
+    let is_known = |name: &str| {
+        let name = name.strip_suffix("_FILE").unwrap_or(name);
+        orchestrix::config::VARIABLES.iter().any(|known| known.name == name && known.here)
+    };
+    for page in ["docker/compose.yaml", "docker/compose.cluster.yaml", "docs/operations/cluster.md"] {
+        let text = read(&top().join(page));
+        let found = variables(&text);
+        assert!(found.contains("DATABASE_URL"), "the variables of {page} were found");
+        let unknown: Vec<_> = found.into_iter().filter(|name| !is_foreign(name) && !is_known(name)).collect();
+        assert!(unknown.is_empty(), "{page} names {unknown:?}, which are no variables");
+    }
+}

@@ -154,6 +154,7 @@ fn known_code(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         StartError::Claim(_) => Some(UNREACHABLE),
         StartError::Settings(_)
         | StartError::NoStore
+        | StartError::NotShared { .. }
         | StartError::DuplicateType { .. }
         | StartError::DuplicateCommand { .. } => Some(USAGE),
         _ => Some(FOUND),

@@ -3,6 +3,7 @@
 //! Every variable has a row in `variable.rs` and in `docs/operations/settings.md`. A value that is not allowed, or that
 //! asks for what this release cannot do, stops the start with a message that says what is allowed: nothing is ignored.
 
+mod cluster;
 mod database_url;
 mod error;
 mod node_tls;
@@ -28,6 +29,7 @@ pub use variable::{VARIABLES, Variable};
 
 use self::read::Reader;
 use self::source::Source;
+use crate::cluster::ClusterOptions;
 use crate::settings::Settings;
 use crate::telemetry::logging::{LogFilter, LogFormat};
 
@@ -111,8 +113,12 @@ pub struct Config {
     pub traces: Option<String>,
     /// Where the service listens for HTTP.
     pub http_addr: SocketAddr,
+    /// How long the service goes on taking requests after it was told to stop.
+    pub shutdown_notice: Duration,
     /// What protects the traffic between nodes.
     pub node_tls: NodeTls,
+    /// How the node takes part in the cluster of its database; `None` when it stays alone.
+    pub cluster: Option<ClusterOptions>,
     /// How a node runs.
     pub settings: Settings,
     effective: Vec<Effective>,
@@ -165,6 +171,7 @@ impl Config {
         let debug = read.flag("DEBUG", false)?;
         let store = values::store(&mut read, source, production)?;
         let is_postgres = matches!(store, StoreChoice::Postgres { .. });
+        let node_tls = node_tls::node_tls(&mut read)?;
         let config = Self {
             environment,
             debug,
@@ -181,7 +188,9 @@ impl Config {
             metrics_enabled: read.flag("METRICS_ENABLED", true)?,
             traces: None,
             http_addr: values::http_addr(&mut read)?,
-            node_tls: node_tls::node_tls(&mut read)?,
+            shutdown_notice: values::shutdown_notice(&mut read)?,
+            cluster: cluster::cluster(&mut read, &node_tls, is_postgres)?,
+            node_tls,
             effective: Vec::new(),
             warnings: Vec::new(),
         };
@@ -224,7 +233,9 @@ mod tests {
     #[test]
     fn the_manual_tells_the_true_defaults() {
         // Defaults in words depend on the machine or on other variables.
-        const IN_WORDS: [&str; 13] = [
+        const IN_WORDS: [&str; 15] = [
+            "NODE_ADDR",
+            "NODE_ADVERTISE",
             "NODE_TLS_CERT",
             "NODE_TLS_KEY",
             "NODE_TLS_CA",
@@ -311,11 +322,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_does_is_not_ignored() {
-        for (name, value) in [
-            ("EVENT_STORE_TYPE", "eventsourcingdb"),
-            ("NODE_ADDR", "0.0.0.0:7000"),
-            ("NATS_URL", "nats://localhost"),
-        ] {
+        for (name, value) in [("EVENT_STORE_TYPE", "eventsourcingdb"), ("NATS_URL", "nats://localhost")] {
             let text = refusal(&[(name, value)]);
             assert!(text.starts_with(name) && text.contains("this release cannot do that"), "{text}");
         }

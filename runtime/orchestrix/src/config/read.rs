@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
             Some((value, _)) => Err(ConfigError::NotInThisRelease {
                 name,
                 value: masked(name, value),
-                remedy: "remove it; this release runs one node on SQLite or in memory",
+                remedy: "remove it; see the list at the end of the page on settings",
             }),
         }
     }

@@ -167,6 +167,12 @@ pub(super) fn database_timeout(read: &mut Reader<'_>) -> Result<Duration, Config
     within_an_hour(read, "DATABASE_TIMEOUT", Duration::from_secs(30))
 }
 
+pub(super) fn shutdown_notice(read: &mut Reader<'_>) -> Result<Duration, ConfigError> {
+    let notice = read.seconds("SHUTDOWN_NOTICE", Duration::ZERO)?;
+    let is_allowed = notice <= Duration::from_hours(1);
+    if is_allowed { Ok(notice) } else { Err(invalid("SHUTDOWN_NOTICE", &notice.as_secs_f64().to_string())) }
+}
+
 fn within_an_hour(
     read: &mut Reader<'_>,
     name: &'static str,

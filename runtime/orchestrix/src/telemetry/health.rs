@@ -2,14 +2,15 @@
 //!
 //! The store is really asked, with a time limit: a check that cannot fail would be worse than none.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use orchestrix_core::store::ReadError;
-use orchestrix_core::{EventStore, Timestamp};
+use orchestrix_core::{EventStore, Incarnation, Timestamp};
 use serde::Serialize;
 
 use super::metrics::STORE_UP;
-use crate::node::{Node, NodeStatus};
+use crate::node::{ClusterInfo, Node, NodeStatus};
 
 /// How long the store may take to answer unless told otherwise.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,10 +29,34 @@ pub struct Health {
     pub error: Option<String>,
     /// The node: `running`, `draining`, `suspended`, `fenced` or `stopped`.
     pub node: &'static str,
+    /// How the node stands in its cluster, when it is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterHealth>,
     /// Which store it is.
     pub store: StoreHealth,
     /// What is in memory.
     pub resident: ResidentHealth,
+}
+
+/// A node as a member of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterHealth {
+    /// What people call the node; absent when it has the name of its host and process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The run of the node: another one after each start, and after it lost its lease to somebody.
+    pub incarnation: Incarnation,
+    /// Where it listens for other nodes.
+    pub address: SocketAddr,
+    /// Shards that it takes work for itself; work for the others goes on to their owners.
+    pub shards_owned: usize,
+}
+
+impl ClusterHealth {
+    fn of(node: &Node) -> Option<Self> {
+        let ClusterInfo { incarnation, address, shards_owned } = node.cluster()?;
+        Some(Self { name: node.settings().node_name.clone(), incarnation, address, shards_owned })
+    }
 }
 
 /// The store, in detail.
@@ -79,7 +104,8 @@ pub async fn check(node: &Node, limit: Duration) -> Health {
         bytes: residency.bytes,
         in_flight: residency.in_flight,
     };
-    judge(status, node.store().as_ref(), ping, resident, node.clock().now())
+    let health = judge(status, node.store().as_ref(), ping, resident, node.clock().now());
+    Health { cluster: ClusterHealth::of(node), ..health }
 }
 
 /// Tells whether the process does its work at all: `false` only when the node has stopped for good and a restart helps.
@@ -137,6 +163,7 @@ fn judge(
         timestamp,
         error: error(status, ping.as_ref().err()),
         node: word(status),
+        cluster: None,
         store: StoreHealth {
             name: info.name,
             durable: info.durable,
