@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use orchestrix::core::{CommandId, EventStore, ShardCount, Version};
 use orchestrix::store::Memory;
-use orchestrix::{ClusterOptions, Consistency, Node, NodeStatus, Orchestrix, SendError, Settings, StartError};
+use orchestrix::{
+    ClusterOptions, Consistency, Node, NodeStatus, Orchestrix, SendError, Settings, StartError,
+};
 use orchestrix_testkit::{Fault, Faulty};
 
 use crate::counter::{Add, AddRefusal, Counter, CounterEvent, CounterId, counter};
@@ -168,7 +170,9 @@ async fn a_node_whose_writer_broke_is_succeeded_before_its_lease_ends() {
     eventually("the other one takes everything", async || owned(&two) == SHARDS as usize).await;
     assert_eq!((faults.faults_hit().panics, one.status()), (1, NodeStatus::Fenced));
     for id in counters(24) {
-        in_time("a command", two.of::<Counter>(id).send(Add::new(1)).into_future()).await.expect("it is done");
+        in_time("a command", two.of::<Counter>(id).send(Add::new(1)).into_future())
+            .await
+            .expect("it is done");
     }
     two.shutdown().await;
 }
