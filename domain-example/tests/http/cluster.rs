@@ -158,7 +158,7 @@ async fn a_bank_is_not_ready_before_it_takes_no_more_requests() {
 }
 
 #[tokio::test]
-async fn a_bank_that_is_killed_is_replaced_within_its_lease() {
+async fn a_bank_that_is_killed_is_replaced_and_what_it_answered_is_kept() {
     let server = PostgresServer::start().unwrap_or_else(|error| panic!("{error}"));
     let (mut ada, bob) = pair(&server, &[("NODE_LEASE_SECONDS", "2")]).await;
     for account in 0..ACCOUNTS {

@@ -1,8 +1,8 @@
 //! The bank's HTTP contract, story by story.
 //!
 //! Most stories call the router in this process, on the in-memory store. `abuse`, `garbled` and `connections` use real
-//! sockets on loopback, and `process`, `cluster`, `drill` and `traces` processes. The service's own modules are part of this binary, since a
-//! binary's modules cannot be imported.
+//! sockets on loopback, and `process`, `cluster`, `drill` and `traces` processes. The service's own modules are part of
+//! this binary, since a binary's modules cannot be imported.
 
 #[path = "../../src/driver/mod.rs"]
 mod driver;
