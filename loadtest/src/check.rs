@@ -3,6 +3,7 @@
 //! * lost: a command that was acknowledged and is not in the log, or not at the version that its answer told;
 //! * duplicated: a command that is in the log more than once, acknowledged or not;
 //! * holes: a version missing in a stream, or a seq missing in a shard;
+//! * fallen epochs: events of a stream that an earlier owner stored after a later one;
 //! * wrong replies: answers that do not fit the state, see [`Record`].
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use orchestrix::core::store::RecordedEvent;
-use orchestrix::core::{Aggregate, CommandId, EventStore, Seq};
+use orchestrix::core::{Aggregate, CommandId, Epoch, EventStore, Seq};
 use serde::Serialize;
 
 use crate::driver::{Ack, Record};
@@ -30,6 +31,8 @@ pub(crate) struct Check {
     pub(crate) duplicated: u64,
     /// Versions and seqs that are missing.
     pub(crate) holes: u64,
+    /// Events whose epoch is lower than that of the event before them in their stream.
+    pub(crate) fallen_epochs: u64,
     /// Answers that do not fit the state.
     pub(crate) wrong_replies: u64,
     /// Events in the log.
@@ -39,7 +42,7 @@ pub(crate) struct Check {
 impl Check {
     /// Tells whether everything is as promised.
     pub(crate) fn passed(&self) -> bool {
-        self.lost + self.duplicated + self.holes + self.wrong_replies == 0
+        self.lost + self.duplicated + self.holes + self.fallen_epochs + self.wrong_replies == 0
     }
 
     /// Adds the findings of another log.
@@ -48,6 +51,7 @@ impl Check {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.holes += other.holes;
+        self.fallen_epochs += other.fallen_epochs;
         self.wrong_replies += other.wrong_replies;
         self.events += other.events;
     }
@@ -97,11 +101,20 @@ struct Logged {
 /// What is gathered while the log goes by.
 #[derive(Debug, Default)]
 struct Replay {
-    /// The number that stands for a stream, and its last version.
-    streams: HashMap<Arc<str>, (u32, u64)>,
+    streams: HashMap<Arc<str>, Place>,
     logged: Vec<Logged>,
     events: u64,
     holes: u64,
+    fallen_epochs: u64,
+}
+
+/// How far the log of one stream went by.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The number that stands for the stream.
+    number: u32,
+    version: u64,
+    epoch: Epoch,
 }
 
 impl Replay {
@@ -121,11 +134,13 @@ impl Replay {
     /// Takes one event of the scenario. Each of its commands has exactly one event.
     fn on_event(&mut self, event: &RecordedEvent) {
         let number = self.streams.len() as u32;
-        let place = self.streams.entry(Arc::clone(&event.stream.id)).or_insert((number, 0));
+        let begin = Place { number, version: 0, epoch: event.epoch };
+        let place = self.streams.entry(Arc::clone(&event.stream.id)).or_insert(begin);
         let version = event.version.get();
-        self.holes += version.abs_diff(place.1 + 1);
-        place.1 = version;
-        self.logged.push(Logged { id: event.command_id, stream: place.0, version });
+        self.holes += version.abs_diff(place.version + 1);
+        self.fallen_epochs += u64::from(event.epoch < place.epoch);
+        (place.version, place.epoch) = (version, event.epoch);
+        self.logged.push(Logged { id: event.command_id, stream: place.number, version });
     }
 
     /// Compares the log with the acknowledgements. Both are sorted by command, so one pass finds everything.
@@ -139,6 +154,7 @@ impl Replay {
             lost: lost as u64,
             duplicated: duplicated as u64,
             holes: self.holes,
+            fallen_epochs: self.fallen_epochs,
             wrong_replies: 0,
             events: self.events,
         }
@@ -147,15 +163,15 @@ impl Replay {
     /// Tells whether a command's event is where its acknowledgement says.
     fn has(&self, ack: &Ack) -> bool {
         let id = counter_id(ack.aggregate as usize);
-        let Some((stream, _)) = self.streams.get(id.as_str()) else { return false };
-        let promised = Logged { id: ack.id, stream: *stream, version: u64::from(ack.version) };
+        let Some(place) = self.streams.get(id.as_str()) else { return false };
+        let promised = Logged { id: ack.id, stream: place.number, version: u64::from(ack.version) };
         self.logged.binary_search(&promised).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use orchestrix::core::{Codec, Epoch, ShardId, StreamId, Timestamp, Version};
+    use orchestrix::core::{Codec, ShardId, StreamId, Timestamp, Version};
     use uuid::Uuid;
 
     use super::*;
@@ -238,6 +254,22 @@ mod tests {
         assert_eq!(found.holes, 1, "version 2 is missing");
         let found = compare(&[event(0, 1, 1, 10), event(0, 2, 4, 11)], &[]);
         assert_eq!(found.holes, 2, "seqs 2 and 3 are missing");
+        assert!(!found.passed());
+    }
+
+    #[test]
+    fn an_event_of_an_earlier_owner_after_one_of_a_later_one_is_found() {
+        let of_epoch = |epoch, event| RecordedEvent { epoch: Epoch::new(epoch), ..event };
+        let log = |last| {
+            vec![
+                of_epoch(1, event(0, 1, 1, 10)),
+                of_epoch(3, event(0, 2, 2, 11)),
+                of_epoch(last, event(0, 3, 3, 12)),
+            ]
+        };
+        assert!(compare(&log(3), &[]).passed());
+        let found = compare(&log(2), &[]);
+        assert_eq!((found.fallen_epochs, found.holes), (1, 0));
         assert!(!found.passed());
     }
 

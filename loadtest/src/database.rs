@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use orchestrix::core::EventStore;
 use orchestrix::store::{Memory, Postgres, Sqlite};
-use orchestrix::{Node, Orchestrix, Settings};
+use orchestrix::{ClusterOptions, Node, Orchestrix, Settings};
 use tempfile::TempDir;
 
 use crate::cli::{Common, Place, StoreKind};
@@ -113,6 +114,18 @@ impl Database {
         let store = self.open().await?;
         let builder = Orchestrix::builder().store(store).aggregate::<Counter>().settings(settings);
         builder.start().await.context("no node could be started")
+    }
+
+    /// Starts a node on the store that takes part in its cluster, over loopback.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or the node cannot join.
+    pub(crate) async fn join(&self, lease: Duration) -> anyhow::Result<Node> {
+        let store = self.open().await?;
+        let settings = Settings { lease, ..Settings::default() };
+        let builder = Orchestrix::builder().store(store).aggregate::<Counter>().settings(settings);
+        let cluster = ClusterOptions::new(([127, 0, 0, 1], 0).into());
+        builder.cluster(cluster).start().await.context("no node could join")
     }
 }
 

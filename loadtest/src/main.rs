@@ -1,10 +1,11 @@
 //! The load test of Orchestrix: measures the runtime against the limit of the machine that it runs on.
 //!
 //! Read in this order: [`scenario`] (what is sent), [`driver`] (how), [`check`] (what must hold afterwards),
-//! [`limit`] and [`naive`] (what to compare with), [`commands`] (the measurements), [`report`] (how they are told).
+//! [`limit`] and [`naive`] (what to compare with), [`cluster`] (several nodes, and what is done to them), [`commands`] (the measurements), [`report`] (how they are told).
 
 mod check;
 mod cli;
+mod cluster;
 mod commands;
 mod database;
 mod driver;
@@ -39,7 +40,7 @@ const EXIT_FAILED: u8 = 3;
 const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse().settled();
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {

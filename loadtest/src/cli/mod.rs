@@ -1,10 +1,12 @@
 //! The command line: what can be asked for, in which units, with which defaults, and what is refused.
 
+mod cluster;
 mod parse;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use cluster::{ClusterArgs, NodeArgs};
 pub(crate) use parse::Place;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -21,6 +23,9 @@ Examples:
   loadtest latency
   loadtest startup --events 5000000
   loadtest wire --callers 1024
+  loadtest cluster --nodes 3 --duration 60 --kill-every 15
+  loadtest cluster --nodes 3 --roll
+  loadtest cluster --nodes 3 --compare
 
 Exit codes: 0 done, 1 the check found something lost, doubled or missing, 2 wrong use, 3 something could not be run.";
 
@@ -38,6 +43,16 @@ pub(crate) struct Cli {
     /// What every measurement understands.
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl Cli {
+    /// Fills in what follows from the rest: a cluster is always on PostgreSQL.
+    pub(crate) fn settled(mut self) -> Self {
+        if matches!(self.command, Command::Cluster(_)) {
+            self.common.store = StoreKind::Postgres;
+        }
+        self
+    }
 }
 
 /// Where the events go.
@@ -118,9 +133,15 @@ pub(crate) enum Command {
     Overload(OverloadArgs),
     /// Measures calls between two nodes on loopback, without aggregates, against a bare echo over TCP with the same batching.
     Wire(WireArgs),
+    /// Starts nodes as processes of their own on loopback, drives them, kills, pauses or restarts them, and checks the log.
+    #[command(after_help = cluster::FAILED_COMMANDS)]
+    Cluster(ClusterArgs),
     /// Starts a node on --url once and prints how long it took; `startup` calls it.
     #[command(hide = true)]
     Probe,
+    /// Joins the cluster of --url and serves the clients of `cluster`, which calls it.
+    #[command(hide = true)]
+    ClusterNode(NodeArgs),
 }
 
 /// The load that most measurements share.

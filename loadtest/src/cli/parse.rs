@@ -87,6 +87,11 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     real(text, 0.1, SECONDS_MAX).map(Duration::from_secs_f64)
 }
 
+/// Reads the lease of a node, in seconds: what the runtime's settings allow.
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    real(text, 1.0, 300.0).map(Duration::from_secs_f64)
+}
+
 /// Reads a time that may be nothing, in seconds.
 pub(super) fn seconds_or_none(text: &str) -> Result<Duration, String> {
     real(text, 0.0, SECONDS_MAX).map(Duration::from_secs_f64)

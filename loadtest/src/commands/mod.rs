@@ -1,5 +1,7 @@
 //! The measurements, one a file. Each takes its options and returns a report.
 
+mod cluster;
+mod cluster_compare;
 mod compare;
 mod footprint;
 mod hot;
@@ -31,6 +33,9 @@ pub(crate) async fn carry_out(cli: &Cli) -> anyhow::Result<Option<Report>> {
         Command::Startup(args) => startup::startup(common, args).await,
         Command::Overload(args) => overload::overload(common, args).await,
         Command::Wire(args) => wire::wire(common, args).await,
+        Command::Cluster(args) if args.compare => cluster_compare::compare(common, args).await,
+        Command::Cluster(args) => cluster::cluster(common, args).await,
+        Command::ClusterNode(args) => return cluster::node(common, args).await.map(|()| None),
         Command::Probe => return startup::probe(common).await.map(|()| None),
     };
     report.map(Some)

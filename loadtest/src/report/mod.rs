@@ -139,6 +139,11 @@ impl Report {
             .noted("lost", count(check.lost), "acknowledged and not in the log where promised")
             .noted("duplicated", count(check.duplicated), "in the log more than once")
             .noted("holes", count(check.holes), "versions or seqs missing")
+            .noted(
+                "fallen epochs",
+                count(check.fallen_epochs),
+                "events of an earlier owner after a later one's",
+            )
             .noted("wrong replies", count(check.wrong_replies), "answers that do not fit the state")
             .noted("result", if check.passed() { "passed" } else { "FAILED" }, "");
         self.section(section).key("check", check)
