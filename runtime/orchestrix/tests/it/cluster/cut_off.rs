@@ -21,6 +21,9 @@ const COUNTERS: u64 = 24;
 /// How long a caller tries one command. It is beyond what any of the cuts takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a read may take: it is given up soon where nobody may answer it, so that there are many.
+const READ_WITHIN: Duration = Duration::from_millis(100);
+
 /// What everybody knows to be durable, by counter: a strong read that begins later sees no less.
 #[derive(Default)]
 struct Known(Mutex<HashMap<u64, Version>>);
@@ -50,7 +53,7 @@ impl Story {
         let mut told = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             let number = dice.roll(COUNTERS);
-            if dice.roll(3) == 0 {
+            if dice.roll(2) == 0 {
                 self.read(number, &mut dice).await;
             } else {
                 told.push((name(number), self.add(number, &mut dice).await));
@@ -81,7 +84,7 @@ impl Story {
         let (node, known) = (&self.nodes[dice.roll(2) as usize], self.known.of(number));
         let consistency = if dice.roll(2) == 0 { Consistency::Leased } else { Consistency::Confirmed };
         let reading = node.of::<Counter>(name(number)).reading(|state| state.total).consistency(consistency);
-        if let Ok(seen) = reading.within(Duration::from_secs(1)).await {
+        if let Ok(seen) = reading.within(READ_WITHIN).await {
             assert!(
                 seen.version >= known,
                 "a stale {consistency:?} read: {seen:?}, and {known} was answered before"
@@ -146,7 +149,7 @@ async fn nodes_that_are_cut_off_say_nothing_stale_and_come_back(shared: Shared) 
     let (reads, retried) =
         (story.strong_reads.load(Ordering::Relaxed), story.retried.load(Ordering::Relaxed));
     println!("{taken_over} takeovers, {reads} strong reads, {retried} answers that asked for a retry");
-    assert!(taken_over == 3 && reads >= 50 && retried >= 1, "too little was hit");
+    assert!(taken_over == 3 && reads >= 20 && retried >= 1, "too little was hit");
     for node in &story.nodes {
         node.shutdown().await;
     }

@@ -105,7 +105,7 @@ async fn a_rolling_restart_fails_no_command(shared: Shared) {
     }
     let sent: u64 = sent.load(Ordering::Relaxed);
     println!("{moved} shards moved under {sent} commands");
-    assert!(moved >= 12 && sent >= 300, "too little happened: {moved} moves under {sent} commands");
+    assert!(moved >= 12 && sent >= 100, "too little happened: {moved} moves under {sent} commands");
     let last = ready.lock().expect("no panic").clone();
     for node in last {
         node.shutdown().await;

@@ -46,8 +46,11 @@ async fn calls_of_one_caller_arrive_in_the_order_in_which_they_were_made() {
     for one in calls {
         let peer = peer.clone();
         let mut answer = Box::pin(async move { peer.call(one).await });
-        assert!(poll_once(&mut answer).await.is_pending());
-        answers.push(answer);
+        match poll_once(&mut answer).await {
+            // The peer may have been quicker than this very call.
+            Poll::Ready(outcome) => assert_eq!(outcome, done(vec![ECHO])),
+            Poll::Pending => answers.push(answer),
+        }
     }
     for answer in answers {
         assert_eq!(in_time("an answer", answer).await, done(vec![ECHO]));

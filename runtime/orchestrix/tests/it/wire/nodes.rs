@@ -117,7 +117,7 @@ async fn a_state_travels_when_both_have_its_shape_and_its_version_always_does() 
     assert_eq!((seen.state, seen.version), (None, Version::new(1)));
     let later = ReadTask { min_version: Version::new(2), ..any_version() };
     let why = pair.read("a", later).await.expect_err("there is no such version");
-    assert_eq!(why.to_string(), "not available: the aggregate is at version 1, and 2 was asked for");
+    assert_eq!(why, NotAttempted::Behind { version: Version::new(1), wanted: Version::new(2) });
 }
 
 #[tokio::test(flavor = "multi_thread")]
