@@ -368,8 +368,14 @@ impl Carrier {
         tracing::error!(reason = %why, "this node leaves everything and goes on as another run");
         let (all, shards, inputs) =
             (shared.shards.all().collect::<Vec<_>>(), self.shards.clone(), self.sender.clone());
-        self.last.clear();
+        let before: Vec<_> = self.last.drain().map(|(_, done)| done).collect();
         tokio::spawn(async move {
+            shards.fence(&all).await;
+            for mut before in before {
+                // Work whose task is gone is over, too.
+                let _ = before.wait_for(|done| *done).await;
+            }
+            // What was decided before and came to its turn only now may have opened a shard.
             shards.fence(&all).await;
             // A carrier that has ended goes on as nobody.
             let _ = inputs.send(Input::Fenced { next: Incarnation::fresh() }).await;

@@ -167,6 +167,8 @@ impl Membership {
         match input {
             Input::Tick => {}
             Input::Answer { run, .. } if run != self.me => {}
+            // What a deposed run had under way opens nothing and moves nothing: everybody is leaving memory.
+            Input::Answer { .. } if self.phase == Phase::Fencing => {}
             Input::Answer { sent, answer, .. } => self.on_answer(sent, answer, now),
             Input::Sealed(shards) => self.book.on_sealed(&shards),
             Input::Fenced { next } => self.become_next(next, now),
@@ -223,10 +225,6 @@ impl Membership {
             return self.extend(sent, Renewal::NoAnswer, now);
         };
         self.observer.on_answer(now);
-        // A view may have said so already, and once is enough.
-        if self.phase != Phase::Serving {
-            return;
-        }
         if !holds {
             return self.become_deposed(now);
         }

@@ -172,6 +172,22 @@ fn a_run_that_was_deposed_drops_everything_and_goes_on_as_another_one() {
 }
 
 #[test]
+fn what_was_under_way_when_a_run_was_deposed_opens_nothing_and_is_forgotten() {
+    let mut driven = Driven::with_a_shard();
+    let members = [member(1, 6_000)];
+    let effects = driven.view(&members, &[row(0, Some(1), 1, None), row(1, None, 3, Some(1))]);
+    assert!(effects.contains(&Effect::Claim(vec![(shard(1), Why::Free)])), "{effects:?}");
+    assert!(driven.renewed(false).contains(&Effect::FenceAll(Why::Deposed)));
+    // Everybody is on the way out of memory when the claim is answered, and when a second word of the loss comes.
+    let claim = Claim { shard: shard(1), epoch: Epoch::new(4), head: Seq::ZERO };
+    assert_eq!(driven.answer(Answer::Claimed(Some(vec![claim]))), []);
+    assert_eq!(driven.renewed(false), [], "one loss is carried out once");
+    assert_eq!(driven.view(&members, &[row(0, Some(2), 2, None), row(1, Some(1), 4, None)]), []);
+    let effects = driven.hear(Input::Fenced { next: run(9) });
+    assert_eq!(effects, [Effect::Join { former: Some(run(1)) }]);
+}
+
+#[test]
 fn past_its_lease_a_run_claims_nothing_until_it_is_renewed() {
     let mut driven = Driven::joined();
     driven.now = 6_400;
