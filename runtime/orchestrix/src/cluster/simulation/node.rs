@@ -45,9 +45,20 @@ pub(super) enum Message {
 /// What a node does to the world.
 #[derive(Debug)]
 pub(super) enum Out {
-    Request { call: u64, request: Request },
-    Peer { to: Incarnation, message: Message },
-    Say { said: Said, run: Incarnation },
+    Request {
+        call: u64,
+        request: Request,
+    },
+    Peer {
+        to: Incarnation,
+        message: Message,
+    },
+    Say {
+        said: Said,
+        run: Incarnation,
+    },
+    /// Everybody leaves memory, which takes some time.
+    LeaveMemory,
 }
 
 /// A call of the database that has no answer yet.
@@ -218,6 +229,11 @@ impl Node {
             self.end(shard, given);
         }
         self.until = BootTime::from_nanos(0);
+        given.out.push(Out::LeaveMemory);
+    }
+
+    /// Nobody is left in memory.
+    pub(super) fn on_empty(&mut self, given: &mut Given<'_>) {
         self.runs += 1;
         let next = run_of(self.id, self.process, self.runs);
         self.hear(Input::Fenced { next }, given);

@@ -31,6 +31,9 @@ const RECOVERED: u64 = FAULTS + LEASE * 10 / 9 + 2 * SECOND;
 /// When targets have to be at rest, and every caller has been told.
 const END: u64 = RECOVERED + 3 * SECOND;
 
+/// How long it takes at most until nobody of a deposed run is left in memory: appends and loads under way come to their end.
+const LEAVING_MAX: u64 = SECOND / 2;
+
 /// How long a node waits for the database.
 const CALL_MAX: Duration = Duration::from_millis(750);
 
@@ -78,6 +81,11 @@ pub(super) enum Event {
     },
     Restart {
         node: usize,
+    },
+    /// Nobody of a deposed run is left in memory.
+    Empty {
+        node: usize,
+        process: u32,
     },
     DatabaseBack,
     Recovered,
@@ -214,6 +222,7 @@ impl World {
             Event::Restart { .. } => 6,
             Event::DatabaseBack => 7,
             Event::Recovered => 8,
+            Event::Empty { node, .. } => 96 + *node as u64,
         };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.now.to_le_bytes());
@@ -262,6 +271,14 @@ impl World {
             Event::Fault => return self.on_fault(),
             Event::Resume { node } => return self.on_resume(node),
             Event::Restart { node } => self.on_restart(node),
+            Event::Empty { node, process } => {
+                let state = &self.nodes[node];
+                if state.process == process && state.is_paused {
+                    self.put_off(node, Event::Empty { node, process });
+                } else if state.process == process && !state.is_crashed {
+                    return self.with(node, |node, given| node.on_empty(given));
+                }
+            }
             Event::DatabaseBack => self.database.is_up = true,
             Event::Recovered => return self.check_recovered(),
         }
@@ -312,6 +329,10 @@ impl World {
         let from = Place::Node(node);
         match out {
             Out::Request { call, request } => self.request(node, call, request),
+            Out::LeaveMemory => {
+                let at = self.now + self.chance.between(1, LEAVING_MAX);
+                self.at(at, Event::Empty { node, process: self.nodes[node].process });
+            }
             Out::Peer { to, message } => {
                 let Some(home) = self.homes.get(&to).copied() else { return Ok(()) };
                 let arrivals =
