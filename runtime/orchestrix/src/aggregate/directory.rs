@@ -8,7 +8,7 @@
 //! actor's: it gets a message, and work that arrives meanwhile is parked by the instance in its order.
 
 mod leaving;
-mod warm;
+pub(crate) mod warm;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -43,6 +43,8 @@ mod snapshotter;
 pub(crate) use arbiter::{Arbiter, Inbox, MakeTables, watch_lane};
 pub(crate) use call::{Unanswered, Waiting, open as open_call};
 pub(crate) use dedup::{Memory, Window};
+#[cfg(feature = "cluster")]
+pub(crate) use directory::warm::WARM_MAX;
 pub(crate) use directory::{Slot, Table, find};
 pub(crate) use job::{
     CommandAnswer, CommandJob, Deliver, Envelope, Route, SaveJob, Typed, events_fingerprint,

@@ -3,7 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | `builder` | describes a node and starts it |
-//! | `address` | the address of one aggregate: send, read, save |
+//! | `address` | the address of one aggregate: what may be asked of it, and the way to its arbiter |
+//! | `sending` | a command on its way, here or elsewhere |
+//! | `saving` | events on their way |
 //! | `membership` | how a node joins its cluster |
 //! | `again` | work in the form that reaches other nodes |
 //! | `router` | takes work to the node that owns its shard |
@@ -28,6 +30,8 @@ mod router;
 #[path = "router/absent.rs"]
 mod router;
 mod running;
+mod saving;
+mod sending;
 
 use std::any::TypeId;
 use std::net::SocketAddr;
@@ -37,7 +41,7 @@ use std::sync::Arc;
 use orchestrix_core::store::{QuarantineRecord, ReadError, WriteError};
 use orchestrix_core::{Aggregate, AggregateId, Clock, EventStore, Incarnation, StreamId};
 
-pub use address::{AggregateRef, Done, Receipt, Reply, Saving, Sending};
+pub use address::{AggregateRef, Done};
 pub use builder::{Builder, IntoStore, Orchestrix};
 pub(crate) use history::failed as history_error;
 pub use history::{HistoryEvent, PastState};
@@ -48,6 +52,8 @@ pub use reading::{Consistency, Reading, Seen};
 pub(crate) use replica::Past;
 pub use replica::Replica;
 use running::Running;
+pub use saving::Saving;
+pub use sending::{Receipt, Reply, Sending};
 
 use crate::aggregate::{Inbox, panic_words};
 pub use crate::cluster::Shards;

@@ -276,7 +276,7 @@ impl World {
                 if state.process == process && state.is_paused {
                     self.put_off(node, Event::Empty { node, process });
                 } else if state.process == process && !state.is_crashed {
-                    return self.with(node, |node, given| node.on_empty(given));
+                    return self.with(node, Node::on_empty);
                 }
             }
             Event::DatabaseBack => self.database.is_up = true,

@@ -5,7 +5,8 @@
 //! then. Work of which nobody knows is sent again with the same id, which tells the truth; it stays *unknown* if the
 //! deadline comes first.
 
-use std::collections::HashMap;
+mod warm;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::cluster::wire::{Call, Denial, DoneOutcome, Hello, Notice, Outcome, Re
 use crate::cluster::{Input, Moved, Neighbours, Route, Routes, Shards};
 use crate::error::NotAttempted;
 use crate::telemetry::{ClusterMetrics, RemoteOutcome};
+use warm::WarmLists;
 
 /// The pauses between two attempts, from the first to the longest. A hand-over takes some tens of milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -32,9 +34,6 @@ const BEYOND_LEASE: Duration = Duration::from_secs(4);
 /// How long a notice may take. It is a hint, and stale after that.
 const NOTICE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Lists of warm aggregates that are kept for shards on their way here; each has at most 256 aggregates.
-const WARM_LISTS_MAX: usize = 1_024;
-
 /// A node as a member of its cluster.
 pub(crate) struct Router {
     running: OnceLock<Weak<Running>>,
@@ -44,7 +43,7 @@ pub(crate) struct Router {
     /// Counts what may make a second attempt worth it: views, hints, shards that were opened.
     changed: watch::Sender<u64>,
     inputs: mpsc::Sender<Input>,
-    warm: Mutex<HashMap<ShardId, Vec<StreamId>>>,
+    warm: Mutex<WarmLists>,
     known: Mutex<Vec<(Incarnation, String)>>,
     patience: Duration,
     metrics: Arc<ClusterMetrics>,
@@ -186,7 +185,7 @@ impl Router {
         is_news
     }
 
-    fn warm_lists(&self) -> MutexGuard<'_, HashMap<ShardId, Vec<StreamId>>> {
+    fn warm_lists(&self) -> MutexGuard<'_, WarmLists> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -202,15 +201,13 @@ impl Router {
         }
     }
 
-    /// Keeps lists of aggregates until their shards are opened here. What is over the bound is loaded when it is used.
+    /// Keeps aggregates until their shards are opened here.
     fn keep_warm(&self, streams: Vec<StreamId>) {
         let Some(node) = self.node() else { return };
         let mut lists = self.warm_lists();
         for stream in streams {
             let shard = node.running.shared.shards.shard_of_stream(&stream);
-            if lists.len() < WARM_LISTS_MAX || lists.contains_key(&shard) {
-                lists.entry(shard).or_default().push(stream);
-            }
+            lists.keep(shard, stream);
         }
     }
 
@@ -287,9 +284,7 @@ impl Neighbours for Router {
 
     fn on_open(&self, opened: &[ShardId]) {
         self.changed();
-        let mut lists = self.warm_lists();
-        let streams: Vec<_> = opened.iter().filter_map(|shard| lists.remove(shard)).flatten().collect();
-        drop(lists);
+        let streams = self.warm_lists().take(opened);
         if !streams.is_empty() {
             let shards = self.shards.clone();
             tokio::spawn(async move {
