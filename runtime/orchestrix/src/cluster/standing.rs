@@ -118,6 +118,7 @@ impl Standing {
     }
 
     /// Tells whether something has failed for good that the node cannot do without.
+    #[cfg(feature = "cluster")]
     pub(crate) fn is_broken(&self) -> bool {
         self.state.load(Ordering::Acquire) == BROKEN
     }

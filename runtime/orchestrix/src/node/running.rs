@@ -116,6 +116,7 @@ impl Running {
     }
 
     /// Takes the node into a cluster: by what way work goes to others, and what keeps its membership.
+    #[cfg(feature = "cluster")]
     pub(super) fn enter_cluster(&self, router: Arc<Router>, left: watch::Receiver<bool>, keeper: Keeping) {
         // Once, by the start of the node.
         let _ = (self.router.set(router), self.left.set(left));
